@@ -235,10 +235,10 @@ class TestPriceFile:
         pricing = Pricing(
             price_file(
                 tmp_path,
-                "models: {'my-*': {input: 1, output: 1}, 'my-b*': {input: 5, output: 5}, my-one: {input: 9, output: 9}}",
+                "models: {my-*: {input: 1, output: 1}, my-t*: {input: 5, output: 5}, my-one: {input: 9, output: 9}}",
             )
         )
-        costs = [pricing.cost(name, "", MILLION, 0, 0, 0) for name in ("my-one", "my-big-two", "not-my-own")]
+        costs = [pricing.cost(name, "", MILLION, 0, 0, 0) for name in ("my-one", "my-two", "not-my-own")]
         assert costs == [pytest.approx(9), pytest.approx(1), None]
 
     def test_a_dot_in_a_name_is_a_dot(self, tmp_path: Path) -> None:
