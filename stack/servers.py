@@ -1,12 +1,15 @@
 """Finds the servers of the local stack: named by the user, on the PATH, or Debian's, unpacked into a cache.
 
-`python -m stack.servers` gets what is missing and says what is used.
+`python -m stack.servers` gets what is missing and says what is used. Debian's packages are unpacked and not installed,
+since installing them starts both servers on every interface.
 """
 
+import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +18,10 @@ from stack.debian import NoPackage, unpack
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A program the stack starts or calls: its names on a PATH, and the Debian package that holds it."""
+    """A program the stack starts or calls: its names on a PATH, and the Debian packages that hold it."""
 
     names: tuple[str, ...]
-    package: str
+    packages: tuple[str, ...]
 
     @property
     def variable(self) -> str:
@@ -26,11 +29,27 @@ class Server:
         return f"AGENT_ONCALL_{self.names[0].upper()}"
 
 
-PROMETHEUS = Server(("prometheus",), "prometheus")
-PROMTOOL = Server(("promtool",), "prometheus")
-ALERTMANAGER = Server(("alertmanager", "prometheus-alertmanager"), "prometheus-alertmanager")
-AMTOOL = Server(("amtool",), "prometheus-alertmanager")
+# What Prometheus' web page is made of, in Debian's cut of it.
+_WEB_PAGE = (
+    "fonts-glyphicons-halflings",
+    "libjs-bootstrap4",
+    "libjs-d3",
+    "libjs-eonasdan-bootstrap-datetimepicker",
+    "libjs-jquery",
+    "libjs-jquery-hotkeys",
+    "libjs-moment",
+    "libjs-moment-timezone",
+    "libjs-mustache",
+    "libjs-popper.js",
+    "libjs-rickshaw",
+)
+PROMETHEUS = Server(("prometheus",), ("prometheus", *_WEB_PAGE))
+PROMTOOL = Server(("promtool",), ("prometheus",))
+ALERTMANAGER = Server(("alertmanager", "prometheus-alertmanager"), ("prometheus-alertmanager",))
+AMTOOL = Server(("amtool",), ("prometheus-alertmanager",))
 ALL = (PROMETHEUS, PROMTOOL, ALERTMANAGER, AMTOOL)
+
+_DATA = b"/usr/share/prometheus/alertmanager"
 
 
 class MissingServer(Exception):
@@ -70,11 +89,13 @@ def get(
     """All of `servers`, after fetching what this machine lacks. Raises MissingServer."""
     cache = cache or cache_folder()
     servers = list(servers)
-    missing = [server for server in servers if find(server, environ=environ, cache=cache) is None]
     reason = ""
-    if missing:
+    with _alone(cache):
+        missing = [server for server in servers if find(server, environ=environ, cache=cache) is None]
         try:
-            fetch(sorted({server.package for server in missing}), cache)
+            if missing:
+                fetch(sorted({package for server in missing for package in server.packages}), cache)
+                _relocate_alertmanager(cache)
         except NoPackage as error:
             reason = str(error)
     found = {}
@@ -87,6 +108,44 @@ def get(
             )
         found[server] = path
     return found
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Keeps two processes from unpacking into the cache at once."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def web_assets(prometheus: Path) -> Path | None:
+    """The folder of an unpacked Prometheus' web page, which Debian's binary would look for under /usr/share."""
+    assets = prometheus.resolve().parent.parent / "share" / "prometheus" / "web"
+    return assets if assets.is_dir() and prometheus.parent != Path("/usr/bin") else None
+
+
+def _relocate_alertmanager(cache: Path) -> None:
+    """Lets Debian's Alertmanager run without being installed.
+
+    Its templates' folder is compiled in. The unpacked copy gets another name of the same length there: that of a file
+    descriptor, which a script in front of it opens on the unpacked folder.
+    """
+    program = cache / "usr" / "bin" / "prometheus-alertmanager"
+    real = cache / "usr" / "lib" / "alertmanager" / "prometheus-alertmanager"
+    if not program.exists() or program.read_bytes()[:2] == b"#!":
+        return
+    real.parent.mkdir(parents=True, exist_ok=True)
+    real.write_bytes(program.read_bytes().replace(_DATA, b"/dev/fd/9".ljust(len(_DATA), b"/")))
+    real.chmod(0o755)
+    program.unlink()
+    program.write_text(
+        "#!/bin/sh\n"
+        'usr=$(dirname "$(dirname "$(readlink -f "$0")")")\n'
+        'exec 9<"$usr/share/prometheus/alertmanager"\n'
+        'exec "$usr/lib/alertmanager/prometheus-alertmanager" "$@"\n'
+    )
+    program.chmod(0o755)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,16 @@ def test_only_missing_packages_are_fetched(tmp_path: Path) -> None:
     assert found[servers.AMTOOL] == tmp_path / "cache/usr/bin/amtool"
 
 
+def test_a_cached_server_is_not_fetched_again(tmp_path: Path) -> None:
+    for name in ("prometheus", "promtool", "prometheus-alertmanager", "amtool"):
+        program(tmp_path / "cache/usr/bin", name)
+
+    def fetch(packages: list[str], cache: Path) -> None:
+        pytest.fail(f"fetched {packages}")
+
+    assert len(servers.get(environ={"PATH": ""}, cache=tmp_path / "cache", fetch=fetch)) == 4
+
+
 def test_a_machine_without_apt_is_told_how_to_name_a_server(tmp_path: Path) -> None:
     def fetch(packages: list[str], cache: Path) -> None:
         raise NoPackage("this machine has no apt-get")

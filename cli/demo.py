@@ -1,0 +1,172 @@
+"""`agent-oncall demo SCENARIO`: simulated agents that send their spans by OTLP."""
+
+import argparse
+import signal
+import sys
+import time
+from queue import SimpleQueue
+from threading import Event, Thread
+from types import FrameType
+
+from demo import scenarios
+from demo.fleet import Fleet
+from demo.play import Sender, play
+from demo.scenarios import Scenario
+
+_EPILOG = """\
+scenarios:
+  normal      three agents at ordinary work, until Ctrl-C
+  incident    the same, and a tool that answers malformed JSON: 200 tasks of support-agent loop for 45 minutes,
+              8,000 tokens a loop, 1,400 USD; none of them ends
+  launch      the same, and ten times the tasks
+
+example:
+  agent-oncall demo incident --otlp 127.0.0.1:4317 --speed 10
+"""
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "demo",
+        help="send the spans of simulated agents",
+        description="Simulated agents that send their spans by OTLP/gRPC, through the OpenTelemetry SDK.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenario", choices=("normal", "incident", "launch"))
+    parser.add_argument(
+        "--otlp", metavar="HOST:PORT", default="127.0.0.1:4317", help="OTLP/gRPC receiver (default %(default)s)"
+    )
+    parser.add_argument(
+        "--speed", type=_positive, default=1.0, metavar="N", help="N times as fast; times and latencies shrink likewise"
+    )
+    parser.add_argument(
+        "--after",
+        type=_seconds,
+        metavar="SECONDS",
+        help="ordinary traffic before the incident (default 0) or the launch (default 60), in the scenario's time",
+    )
+    parser.add_argument("--seconds", type=_positive, metavar="N", help="stop after N seconds of the scenario's time")
+    parser.add_argument("--seed", type=int, default=0, help="another draw of the same scenario")
+    parser.add_argument(
+        "--bare", action="store_true", help="only what the base schema requires: no model, no arguments, all spans OK"
+    )
+    parser.add_argument(
+        "--control",
+        action="store_true",
+        help="read `break` and `repair` from standard input, a line each, and stop when it closes",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    # Only here, so that --help needs no SDK.
+    from demo.sdk import SdkSender
+
+    scenario = _scenario(options)
+    stop = Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    start = time.time()
+    fleet = Fleet(scenario, seed=options.seed, start=start, bare=options.bare)
+    orders: SimpleQueue[str] = SimpleQueue()
+    if options.control:
+        Thread(target=_listen, args=(orders, stop), daemon=True).start()
+    print(f"{scenario.name}: sending to {options.otlp}{_until(options, scenario)}", file=sys.stderr, flush=True)
+    sender: Sender = SdkSender(options.otlp)
+    progress = _Progress(fleet, start)
+
+    def after_step(now: float) -> None:
+        progress(now)
+        while not orders.empty():
+            match orders.get():
+                case "break":
+                    fleet.break_tool(now)
+                case "repair":
+                    fleet.repair()
+
+    try:
+        play(
+            fleet,
+            sender,
+            start=start,
+            speed=options.speed,
+            seconds=options.seconds or scenario.seconds,
+            stop=stop,
+            after_step=after_step,
+        )
+    finally:
+        sender.close()
+    progress.report()
+    return 0
+
+
+def _scenario(options: argparse.Namespace) -> Scenario:
+    after = {} if options.after is None else {"after": options.after}
+    match options.scenario:
+        case "incident":
+            return scenarios.incident(**after)
+        case "launch":
+            return scenarios.launch(**after)
+        case _:
+            return scenarios.normal()
+
+
+def _until(options: argparse.Namespace, scenario: Scenario) -> str:
+    seconds = options.seconds or scenario.seconds
+    return ", until Ctrl-C" if seconds is None else f", for {seconds / options.speed:.0f} s"
+
+
+def _listen(orders: "SimpleQueue[str]", stop: Event) -> None:
+    for line in sys.stdin:
+        orders.put(line.strip())
+    stop.set()
+
+
+class _Progress:
+    """A line on what was sent, every ten seconds and at the end."""
+
+    def __init__(self, fleet: Fleet, start: float) -> None:
+        self._fleet = fleet
+        self._start = start
+        self._now = start
+        self._next = time.monotonic() + 10
+
+    def __call__(self, now: float) -> None:
+        self._now = now
+        if time.monotonic() >= self._next:
+            self._next += 10
+            self.report()
+
+    def report(self) -> None:
+        totals = self._fleet.totals.values()
+        print(
+            f"{self._now - self._start:6.0f} s: "
+            f"{sum(t.started for t in totals)} tasks started, {sum(t.ended for t in totals)} ended, "
+            f"{sum(t.iterations for t in totals)} iterations, "
+            f"{sum(t.input_tokens + t.output_tokens for t in totals)} tokens, "
+            f"{sum(t.cost_usd for t in totals):.2f} USD",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _positive(text: str) -> float:
+    value = _seconds(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
