@@ -1,10 +1,31 @@
-"""Prometheus' own configuration, as the stack runs it."""
+"""Everything that is generated for Prometheus and Alertmanager, as text by file name."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from alert_rules import baseline, cost, errors, health
+from alert_rules.rules import Alert, Group, Site
 from alert_rules.text import dump
+from alert_rules.thresholds import Thresholds
 from exporter.contract import SCRAPE_JOB
+
+# Each group is a file of its own name.
+GROUPS: tuple[Group, ...] = (baseline.GROUP, cost.GROUP, errors.GROUP, health.GROUP)
+
+
+def groups(thresholds: Thresholds) -> tuple[Group, ...]:
+    """All groups of rules, the recorded thresholds first."""
+    return (thresholds.group(), *GROUPS)
+
+
+def alerts() -> tuple[Alert, ...]:
+    """All alerts, in the order of their files."""
+    return tuple(rule for group in GROUPS for rule in group.rules if isinstance(rule, Alert))
+
+
+def rule_files(thresholds: Thresholds, site: Site) -> dict[str, str]:
+    """The rule files: name → YAML."""
+    return {f"{group.name}.yml": dump({"groups": [group.document(site)]}) for group in groups(thresholds)}
 
 
 def prometheus_config(

@@ -1,0 +1,38 @@
+"""The alerts on the measuring itself: an exporter that is gone, and a heartbeat whose silence is the alarm."""
+
+from alert_rules.rules import Alert, Group, Severity
+from exporter.contract import SCRAPE_JOB
+
+GROUP = Group(
+    "agent-health",
+    (
+        Alert(
+            name="AgentExporterDown",
+            requirement="METRICS: the scrape job is agent-exporter",
+            severity=Severity.PAGE,
+            cause="exporter",
+            expr=f"""
+            up{{job="{SCRAPE_JOB}"}} == 0
+            or
+            # no such target at all
+            absent(up{{job="{SCRAPE_JOB}"}})
+            """,
+            # A restart is over in less.
+            wait="3m",
+            keep_firing_for="5m",
+            summary="The exporter {{ $labels.instance }} is not scraped: agents run unwatched",
+            description="""
+            Prometheus has had no answer from the exporter for 3 minutes. Its agents run without alerts.
+            """,
+        ),
+        Alert(
+            name="Watchdog",
+            requirement="ALERTS: always firing, to a dead man's switch",
+            severity=Severity.NONE,
+            cause="watchdog",
+            expr="vector(1)",
+            summary="Alerting works",
+            description="Always firing. Whoever expects it and does not hear it knows that alerts no longer arrive.",
+        ),
+    ),
+)

@@ -1,0 +1,38 @@
+"""Everything that is generated for Grafana, as text by file name."""
+
+import json
+from typing import Any
+
+from alert_rules.text import dump
+from alert_rules.thresholds import Thresholds
+from dashboards.overview import overview
+from dashboards.schema import modern
+
+
+def dashboard_files(thresholds: Thresholds) -> dict[str, str]:
+    """The dashboards: file name → JSON."""
+    return {"overview.json": json.dumps(modern(overview(thresholds)), indent=2) + "\n"}
+
+
+def grafana_files(
+    *,
+    prometheus_url: str = "http://prometheus:9090",
+    tempo_url: str = "http://tempo:3200",
+    dashboards_dir: str = "/etc/grafana/provisioning/dashboards",
+) -> dict[str, str]:
+    """Grafana's own provisioning: its data sources, and the folder that it reads dashboards from."""
+    prometheus: dict[str, Any] = {
+        "name": "Prometheus",
+        "uid": "prometheus",
+        "type": "prometheus",
+        "access": "proxy",
+        "url": prometheus_url,
+        "isDefault": True,
+        "jsonData": {"exemplarTraceIdDestinations": [{"name": "trace_id", "datasourceUid": "tempo"}]},
+    }
+    tempo = {"name": "Tempo", "uid": "tempo", "type": "tempo", "access": "proxy", "url": tempo_url}
+    provider = {"name": "agent-oncall", "folder": "agent-oncall", "type": "file", "options": {"path": dashboards_dir}}
+    return {
+        "datasources/agent-oncall.yml": dump({"apiVersion": 1, "datasources": [prometheus, tempo]}),
+        "dashboards/agent-oncall.yml": dump({"apiVersion": 1, "providers": [provider]}),
+    }
