@@ -285,6 +285,15 @@ class Measures:
         gauge = self._gauges[name].children.get(key)
         return gauge.value if gauge else 0.0
 
+    def sums(self, name: str, label: str) -> dict[str, float]:
+        """A counter's values, summed by one of its labels."""
+        store = self._counters[name]
+        at = contract.BY_NAME[name].labels.index(label)
+        found: dict[str, float] = {}
+        for values, counter in store.children.items():
+            found[values[at]] = found.get(values[at], 0.0) + counter.value
+        return found
+
     # Zeros: increase() sees the first event only if the series was there before it.
 
     def seen(self, agent: str) -> None:

@@ -1,0 +1,92 @@
+"""Claude Code and the Claude Agent SDK's own spans: `claude_code.*`, told apart by `span.type`; tokens exclude the cache."""
+
+from exporter.dialects import common, genai
+from exporter.dialects.common import MAX_SECONDS, Reading, first_text, stop_reason
+from exporter.events import Event, Iteration, ToolCall
+from exporter.spans import Span, text
+
+NAME = "claude-code"
+SCOPES: tuple[str, ...] = ("com.anthropic.claude_code",)
+KEYS = genai.KEYS | {
+    "span.type",
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_creation_tokens",
+    "stop_reason",
+    "ttft_ms",
+    "attempt",
+    "error",
+    "error_class",
+    "status_code",
+    "tool_name",
+    "success",
+}
+
+
+def claims(span: Span) -> bool:
+    return "span.type" in span.attributes
+
+
+def read(span: Span, reading: Reading) -> Event:
+    match span.attributes.get("span.type"):
+        case "interaction":
+            return genai.agent_span(span, reading, NAME, sums=(None, 0, 0, 0))
+        case "llm_request":
+            return _iteration(span, reading)
+        case "tool":
+            return _tool(span, reading)
+        case "tool.execution":
+            # The call's failure is told here only; `tasks` hands it to the call above.
+            return reading.passage(span, NAME, common.failure(span, "tool"))
+        case _:
+            return reading.passage(span, NAME)
+
+
+def _iteration(span: Span, reading: Reading) -> Event:
+    attributes = span.attributes
+    error = common.failure(span, "provider")
+    if error and attributes.get("status_code") == 429:
+        error = "rate_limit"
+    inputs = reading.count(attributes, "input_tokens")
+    outputs = reading.count(attributes, "output_tokens")
+    stop, refused = stop_reason(attributes.get("stop_reason"))
+    response_id = text(attributes.get("gen_ai.response.id"))
+    first_token = reading.number(attributes, "ttft_ms", 0, MAX_SECONDS * 1000)
+    attempt = reading.count(attributes, "attempt") or 1
+    return Iteration(
+        *reading.head(span, NAME, error),
+        model=first_text(attributes, "gen_ai.request.model", "model"),
+        answered_by="",
+        provider="anthropic",
+        input=inputs if inputs is not None or outputs is None else 0,
+        output=outputs or 0,
+        cache_read=reading.count(attributes, "cache_read_tokens") or 0,
+        cache_write=reading.count(attributes, "cache_creation_tokens") or 0,
+        answered=inputs is not None or outputs is not None or bool(stop) or bool(response_id),
+        response_id=response_id[:200],
+        stop_reason=stop,
+        refused=refused,
+        final=False,
+        purpose="retry" if attempt > 1 else "",
+        first_token=None if first_token is None else first_token / 1000,
+        own=False,
+        client=False,
+    )
+
+
+def _tool(span: Span, reading: Reading) -> Event:
+    attributes = span.attributes
+    error = common.failure(span, "tool")
+    name = first_text(attributes, "gen_ai.tool.name", "tool_name")
+    if name.startswith("mcp__"):
+        name = name.split("__", 2)[-1]
+    return ToolCall(
+        *reading.head(span, NAME, error),
+        tool=name,
+        result=common.tool_result(span, error),
+        arguments=b"",
+        confidence=None,
+        seconds=None,
+    )

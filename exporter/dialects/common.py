@@ -1,0 +1,278 @@
+"""What every dialect needs: the head of an event, numbers that can be meant, and why a span failed."""
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from exporter.events import Event
+from exporter.spans import STATUS_ERROR, Attributes, Span, text
+
+# Read on every span of every dialect.
+KEYS = frozenset(
+    {
+        "oncall.agent",
+        "oncall.variant",
+        "oncall.rollout",
+        "oncall.stage",
+        "oncall.shard",
+        "error.type",
+        "exception.type",
+        "exception.message",
+        "http.response.status_code",
+        "http.status_code",
+        "task.type",
+        "task.success",
+        "task.outcome",
+        "task.confidence",
+    }
+)
+
+# How much of a status or exception text is looked at: the tell-tale words stand at its beginning.
+_LOOK_AT = 600
+# A count above this is nobody's: the longest context windows hold some ten million tokens.
+MAX_COUNT = 1_000_000_000
+MAX_SECONDS = 7 * 86_400
+
+
+class Reading:
+    """What the reading of spans needs beside the span: the user's fact keys, and where doubtful values are noted."""
+
+    def __init__(self, fact_keys: Iterable[str] = ()) -> None:
+        self.fact_keys = tuple(fact_keys)
+        self.rejected: Counter[str] = Counter()
+
+    # -- numbers ---------------------------------------------------------------------------------------------------
+
+    def count(self, attributes: Attributes, *keys: str) -> int | None:
+        """The first of `keys` that is there, as a count; None where none is. Nonsense is noted and left out."""
+        for key in keys:
+            value = attributes.get(key)
+            if value is None:
+                continue
+            if type(value) is int and 0 <= value <= MAX_COUNT:
+                return value
+            if isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_COUNT:
+                return int(value)
+            self._reject(key, value)
+        return None
+
+    def number(self, attributes: Attributes, key: str, least: float, most: float) -> float | None:
+        """The finite number at `key` within the limits, else None; nonsense is noted."""
+        value = attributes.get(key)
+        if value is None:
+            return None
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most:
+            return float(value)
+        self._reject(key, value)
+        return None
+
+    def flag(self, attributes: Attributes, key: str) -> bool | None:
+        value = attributes.get(key)
+        if value is None or isinstance(value, bool):
+            return value
+        self._reject(key, value)
+        return None
+
+    def _reject(self, key: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            why = "not a number"
+        elif math.isnan(value):
+            why = "NaN"
+        elif value < 0:
+            why = "negative"
+        else:
+            why = "out of range"
+        self.rejected[f"{key}: {why}"] += 1
+
+    # -- the head of an event ----------------------------------------------------------------------------------------
+
+    def head(
+        self, span: Span, dialect: str, error: str
+    ) -> tuple[
+        bytes, bytes, bytes, bool, int, int, str, str, str, str, str, str, tuple[str, str, str] | None,
+        dict[str, str | int | float | bool] | None,
+    ]:  # fmt: skip
+        """The fields that all events share, in the order of `Event`."""
+        attributes = span.attributes
+        resource = span.resource
+        rollout = None
+        if "oncall.rollout" in attributes:
+            rollout = (
+                text(attributes["oncall.rollout"]),
+                label_text(attributes.get("oncall.stage")),
+                label_text(attributes.get("oncall.shard")),
+            )
+        facts = None
+        if self.fact_keys:
+            facts = {
+                key: value[:256] if isinstance(value, str) else value
+                for key in self.fact_keys
+                if (value := attributes.get(key)) is not None and not isinstance(value, list)
+            } or None
+        return (
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            span.parent_is_remote is True,
+            span.start_ns,
+            span.end_ns,
+            resource.agent,
+            text(attributes.get("oncall.variant")) or resource.variant,
+            resource.instance,
+            span.scope,
+            dialect,
+            error,
+            rollout,
+            facts,
+        )
+
+    def passage(self, span: Span, dialect: str = "", error: str = "") -> Event:
+        return Event(*self.head(span, dialect, error))
+
+
+def label_text(value: object) -> str:
+    """A label value that some send as a string and some as a number."""
+    return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+
+
+def first_text(attributes: Attributes, *keys: str) -> str:
+    """The first of `keys` that holds a non-empty string."""
+    for key in keys:
+        value = attributes.get(key)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def seconds(span: Span) -> float:
+    return max(0, span.end_ns - span.start_ns) / 1e9
+
+
+def hash_of(arguments: object) -> bytes:
+    """Eight bytes that tell two argument strings apart; the arguments themselves go no further."""
+    if not isinstance(arguments, str) or not arguments:
+        return b""
+    return hashlib.blake2b(arguments.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+# -- why a span failed -----------------------------------------------------------------------------------------------
+
+CANCELLED = "cancelled"
+MAX_ITERATIONS = "max_iterations"
+
+_CANCELLED = re.compile(r"keyboardinterrupt|cancell?ederror|aborterror|\bcancell?ed by\b|\buser cancel|^cancell?ed$|generatorexit")
+_MAX_ITERATIONS = re.compile(
+    r"usagelimitexceeded|graphrecursionerror|llmcallslimitexceeded|max(imum)?[ _]?(number of )?[ _]?(iter|turn|step)"
+    r"|maxiter|maxturn|recursion limit of|max number of llm calls|iteration limit"
+)
+_RATE_LIMIT = re.compile(r"ratelimit|rate[ _-]limit|\b429\b|too many requests|resource_?exhausted|throttl|quota")
+_TIMEOUT = re.compile(r"timeout|timed[ _]out|deadline[ _]exceeded|\b(408|504)\b")
+_PROVIDER = re.compile(
+    r"internalservererror|servererror|apierror|api_error|apiconnection|api connection|connection ?error|connecterror"
+    r"|overloaded|service ?unavailable|bad gateway|\b5\d\d\b|authenticationerror|permissiondenied"
+)
+_INVALID_ARGUMENTS = re.compile(
+    r"validation error|validationerror|input validation|field required|is a required property|missing required argument"
+    r"|missing \d+ required|required positional argument|unexpected keyword argument|invalid arguments?\b"
+    r"|not in the tool's input schema|arguments validation failed"
+)
+_UNKNOWN_TOOL = re.compile(
+    r"unknown tool|no such tool|tool [^ ]{1,100} (was )?not found|tool [^ ]{1,100} does not exist|toolnotfound|is not a valid tool"
+)
+
+
+def failed(span: Span) -> bool:
+    return span.status == STATUS_ERROR or "error.type" in span.attributes
+
+
+def told(span: Span) -> str:
+    """What the span says of its failure, in lower case: exception types and the beginnings of the messages."""
+    words = [text(span.attributes.get("error.type")), span.status_message[:_LOOK_AT]]
+    code = span.attributes.get("http.response.status_code") or span.attributes.get("http.status_code")
+    if isinstance(code, int) and code >= 400:
+        words.append(str(code))
+    for event in span.events:
+        if event.name == "exception":
+            words.append(text(event.attributes.get("exception.type")))
+            words.append(text(event.attributes.get("exception.message"))[:_LOOK_AT])
+    return "\n".join(words).lower()
+
+
+def reason(words: str, default: str) -> str:
+    """Why it failed, of the contract's error reasons, CANCELLED or MAX_ITERATIONS; `default` where the words don't tell."""
+    if _CANCELLED.search(words):
+        return CANCELLED
+    if _MAX_ITERATIONS.search(words):
+        return MAX_ITERATIONS
+    if _RATE_LIMIT.search(words):
+        return "rate_limit"
+    if _TIMEOUT.search(words):
+        return "timeout"
+    if _PROVIDER.search(words):
+        return "provider"
+    return default
+
+
+def failure(span: Span, default: str) -> str:
+    """The reason of a failed span, empty for one that did not fail."""
+    if failed(span):
+        return reason(told(span), default)
+    for event in span.events:
+        # An interrupted span may end as OK, with nothing but the exception in it.
+        if event.name == "exception" and _CANCELLED.search(text(event.attributes.get("exception.type")).lower()):
+            return CANCELLED
+    return ""
+
+
+def tool_result(span: Span, error: str) -> str:
+    """ok, error, or invalid where the message says that the arguments were wrong or the tool does not exist."""
+    if not error:
+        return "ok"
+    words = told(span)
+    return "invalid" if _INVALID_ARGUMENTS.search(words) or _UNKNOWN_TOOL.search(words) else "error"
+
+
+# -- finish reasons --------------------------------------------------------------------------------------------------
+
+_REFUSALS = frozenset({"refusal", "refused", "content_filter", "contentfilter", "safety", "prohibited_content", "blocklist"})
+_SAME = {
+    "stop": "end_turn",
+    "end_turn": "end_turn",
+    "endturn": "end_turn",
+    "completed": "end_turn",
+    "tool_call": "tool_use",
+    "tool_calls": "tool_use",
+    "tool_use": "tool_use",
+    "tool-calls": "tool_use",
+    "function_call": "tool_use",
+    "length": "max_tokens",
+    "max_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "content_filter": "refusal",
+    "content-filter": "refusal",
+    "contentfilter": "refusal",
+    "safety": "refusal",
+    "refused": "refusal",
+}
+
+
+def stop_reason(value: object) -> tuple[str, bool]:
+    """A finish reason in the base schema's words, and whether it is a refusal.
+
+    Takes a string, an array, or an array written as a JSON string; of several, a refusal wins, else the first.
+    """
+    items: list[object] = value if isinstance(value, list) else [value]
+    names = []
+    for item in items:
+        if isinstance(item, str) and item:
+            names += re.findall(r"[\w.-]+", item.lower()) if item[0] in "[\"'" else [item.lower()]
+    for name in names:
+        # Enumerations come as "FinishReason.SAFETY".
+        if name.rpartition(".")[2].replace("-", "_") in _REFUSALS:
+            return "refusal", True
+    if not names:
+        return "", False
+    name = names[0].rpartition(".")[2]
+    return _SAME.get(name, name[:40]), False

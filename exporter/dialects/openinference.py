@@ -1,0 +1,136 @@
+"""OpenInference (Arize Phoenix): `openinference.span.kind` on every span, tokens in `llm.token_count.*`."""
+
+from exporter.dialects import common, genai
+from exporter.dialects.common import Reading, first_text, stop_reason
+from exporter.events import AgentSpan, Event, Iteration
+from exporter.spans import Span, text
+
+NAME = "openinference"
+SCOPES: tuple[str, ...] = ("openinference.instrumentation.",)
+
+_CACHE_READ = ("llm.token_count.prompt_details.cache_read", "llm.token_count.prompt_details.cache_input")
+_CACHE_WRITE = ("llm.token_count.prompt_details.cache_write", "llm.token_count.prompt_details.cache_creation")
+_MODEL = ("llm.request.model_name", "llm.model_name", "llm.response.model_name", "embedding.model_name")
+
+KEYS = common.KEYS.union(
+    genai.TOOL_NAME,
+    _CACHE_READ,
+    _CACHE_WRITE,
+    _MODEL,
+    {
+        "openinference.span.kind",
+        "llm.token_count.prompt",
+        "llm.token_count.completion",
+        "llm.finish_reason",
+        "llm.provider",
+        "llm.system",
+        "input.value",
+        "agent.name",
+        "gen_ai.agent.name",
+        "agent_name",
+        "graph.node.id",
+    },
+)
+
+# Where the framework always puts a workflow above its agents.
+_NESTED_SCOPES = ("openinference.instrumentation.openai_agents", "openinference.instrumentation.crewai")
+
+
+def claims(span: Span) -> bool:
+    return "openinference.span.kind" in span.attributes
+
+
+def read(span: Span, reading: Reading) -> Event:
+    attributes = span.attributes
+    match text(attributes.get("openinference.span.kind")).upper():
+        case "LLM":
+            return _iteration(span, reading)
+        case "TOOL":
+            return genai.tool_call(span, reading, NAME, arguments=attributes.get("input.value"))
+        case "AGENT" if "tool.name" in attributes:
+            # LangChain's marks whatever has "agent" in its name as an agent, tools included.
+            return genai.tool_call(span, reading, NAME, arguments=attributes.get("input.value"))
+        case "AGENT":
+            return _agent(span, reading, chain=False)
+        case "CHAIN":
+            return _agent(span, reading, chain=True)
+        case _:
+            return reading.passage(span, NAME)
+
+
+def _tokens(span: Span, reading: Reading) -> tuple[int | None, int, int, int]:
+    attributes = span.attributes
+    inputs = reading.count(attributes, "llm.token_count.prompt")
+    outputs = reading.count(attributes, "llm.token_count.completion")
+    if inputs is None and outputs is None:
+        return None, 0, 0, 0
+    cache_read = reading.count(attributes, *_CACHE_READ) or 0
+    cache_write = reading.count(attributes, *_CACHE_WRITE) or 0
+    return genai.uncached(inputs or 0, cache_read, cache_write, True), outputs or 0, cache_read, cache_write
+
+
+def _iteration(span: Span, reading: Reading) -> Event:
+    attributes = span.attributes
+    inputs, outputs, cache_read, cache_write = _tokens(span, reading)
+    stop, refused = stop_reason(attributes.get("llm.finish_reason"))
+    return Iteration(
+        *reading.head(span, NAME, common.failure(span, "provider")),
+        model=first_text(attributes, *_MODEL),
+        answered_by=text(attributes.get("llm.response.model_name")),
+        provider=first_text(attributes, "llm.provider", "llm.system"),
+        input=inputs,
+        output=outputs,
+        cache_read=cache_read,
+        cache_write=cache_write,
+        answered=inputs is not None or bool(stop),
+        response_id="",
+        stop_reason=stop,
+        refused=refused,
+        final=False,
+        purpose="",
+        first_token=genai.time_to_first_token(span, reading),
+        own=False,
+        client=False,
+    )
+
+
+def _agent(span: Span, reading: Reading, *, chain: bool) -> Event:
+    attributes = span.attributes
+    name = first_text(attributes, "gen_ai.agent.name", "agent.name", "agent_name")
+    if not name and not chain:
+        name = text(attributes.get("graph.node.id")) or _own_name(span)
+    if name.lower() in genai.DEFAULT_NAMES:
+        name = ""
+    sums = _tokens(span, reading)
+    refused = stop_reason(attributes.get("llm.finish_reason"))[1]
+    return AgentSpan(
+        *reading.head(span, NAME, common.failure(span, "internal")),
+        name=name,
+        task_type=text(attributes.get("task.type")),
+        nested=chain or span.scope in _NESTED_SCOPES,
+        outcome="",
+        reason="",
+        success=reading.flag(attributes, "task.success"),
+        confidence=reading.number(attributes, "task.confidence", 0, 1),
+        status="",
+        iterations=None,
+        model=first_text(attributes, *_MODEL),
+        provider=first_text(attributes, "llm.provider", "llm.system"),
+        input=sums[0],
+        output=sums[1],
+        cache_read=sums[2],
+        cache_write=sums[3],
+        cost_usd=None,
+        refused=refused,
+    )
+
+
+def _own_name(span: Span) -> str:
+    """An AGENT span's own name, less `.run` or `.agent`: what LangChain, smolagents and agno tell the agent's name by.
+
+    A name that is no identifier may be anything, a prompt too, and is not used.
+    """
+    name = span.name
+    for suffix in (".run", ".arun", ".agent", ".query"):
+        name = name.removesuffix(suffix)
+    return name if len(name) <= 60 and name.replace("_", "").replace("-", "").replace(".", "").isalnum() else ""

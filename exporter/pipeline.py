@@ -1,0 +1,356 @@
+"""One request's body → spans → events → tasks → measures, in that order and on one thread."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from exporter.config import Settings
+from exporter.contract import LOOP_REASONS, SPAN_RESULTS
+from exporter.dialects import KEYS, LLM_LIKE, Reading, Recogniser
+from exporter.dialects.common import failure
+from exporter.events import AnyEvent, Batch, Event, Score, decode_batch, encode_batch
+try:
+    from exporter.journal import Journal, JournalError
+except ImportError:
+    Journal=object; JournalError=Exception
+from exporter.ledger import Ledger
+from exporter.measures import Measures
+from exporter.pricing import Pricing
+from exporter.spans import Decoder, LogRecord, Malformed, Resource, Span, text
+from exporter.tasks import Running, Tasks, Verdict, in_order
+
+_log = logging.getLogger(__name__)
+
+# A span that ended longer ago than any queue holds it tells of a wrong clock, not of a backlog.
+_CLOCK_WRONG_SECONDS = 12 * 3600.0
+_LAG_WINDOW_SECONDS = 60.0
+_HOUR = 3600.0
+_SCORE_NAMES = frozenset({"goal_alignment", "confidence"})
+_SCORE_EVENT = "gen_ai.evaluation.result"
+_SCORE_KEYS = frozenset({"event.name", "gen_ai.evaluation.name", "gen_ai.evaluation.score.value"})
+# How much may happen between two checkpoints: what a restart has to go through again.
+_CHECKPOINT_SECONDS = 60.0
+_CHECKPOINT_BYTES = 64 << 20
+
+__all__ = ["AgentSummary", "Answer", "Malformed", "Pipeline", "Summary", "Unavailable"]
+
+
+class Unavailable(Exception):
+    """The request could not be made safe on disk; the sender is to send it again."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What OTLP calls a partial success: how many spans or records were refused, and why."""
+
+    rejected: int = 0
+    message: str = ""
+
+
+@dataclass(slots=True)
+class AgentSummary:
+    agent: str
+    in_flight: int
+    looping: int
+    spend_last_hour_usd: float
+    tasks_ended: int
+
+
+@dataclass(slots=True)
+class Summary:
+    """What was seen, for a person: spans by dialect, ignored spans and rejected values by reason."""
+
+    agents: list[AgentSummary]
+    dialects: dict[str, int]
+    ignored: dict[str, int]
+    rejected_values: dict[str, int]
+    journal: str
+
+
+@dataclass(slots=True)
+class _Lag:
+    """The most of the present and of the previous window."""
+
+    present: float = 0.0
+    previous: float = 0.0
+
+
+@dataclass(slots=True)
+class _Read:
+    """What a body was read as."""
+
+    events: list[AnyEvent] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+
+class Pipeline:
+    """The exporter without its sockets. All methods are called on one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        journal: Journal | None = None,
+        pricing: Pricing | None = None,
+        explain: Callable[[Event, Verdict], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._journal = journal
+        self._explain = explain
+        self.measures = Measures(clock=clock, max_values=settings.max_values)
+        facts = {condition.attribute for conditions in settings.success.values() for condition in conditions}
+        self._reading = Reading(sorted(facts))
+        self._recogniser = Recogniser(self._reading)
+        self._decoder = Decoder(KEYS | facts | _SCORE_KEYS)
+        self._ledger = Ledger(self.measures)
+        self._tasks = Tasks(
+            settings,
+            self._ledger,
+            pricing or Pricing(settings.price_file),
+            self._reading.rejected,
+            journaled=journal is not None,
+        )
+        self._results = {r: self.measures.counter("agent_exporter_spans_total", r) for r in SPAN_RESULTS}
+        self._noted: Counter[str] = Counter()
+        self._dialects: Counter[str] = Counter()
+        self._ignored: Counter[str] = Counter()
+        self._lags: dict[str, _Lag] = {}
+        self._lag_turn = 0.0
+        self._spend: list[tuple[float, dict[str, float]]] = []
+        self._gauges: set[str] = set()
+        self._checkpointed = clock()
+        self._appended = 0
+        if journal is not None:
+            self._recover(journal)
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def take_traces(self, body: bytes, *, json: bool = False, may_speak_for: frozenset[str] | None = None) -> Answer:
+        """Count the spans of an ExportTraceServiceRequest, decompressed. Raises Malformed and Unavailable."""
+        spans = self._decoder.spans_json(body) if json else self._decoder.spans(body)
+        read = _Read()
+        resource: Resource | None = None
+        for span in spans:
+            if span.resource is not resource:
+                resource = span.resource
+                resource.agent = self._agent(resource)
+            self._read_span(span, read, may_speak_for)
+        return self._take(read)
+
+    def take_logs(self, body: bytes, *, json: bool = False, may_speak_for: frozenset[str] | None = None) -> Answer:
+        """Count the evaluations of an ExportLogsServiceRequest; all other records are dropped. Raises like the other."""
+        records = self._decoder.log_records_json(body) if json else self._decoder.log_records(body)
+        read = _Read()
+        for record in records:
+            if record.event_name == _SCORE_EVENT:
+                self._read_record(record, read, may_speak_for)
+        return self._take(read)
+
+    def _agent(self, resource: Resource) -> str:
+        own = text(resource.attributes.get("oncall.agent"))
+        service = text(resource.attributes.get("service.name"))
+        return own or self._settings.agent_names.get(service) or service or "unknown"
+
+    def _read_span(self, span: Span, read: _Read, may_speak_for: frozenset[str] | None) -> None:
+        attributes = span.attributes
+        if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id) or not any(span.span_id):
+            read.rejected["a trace or span id is not 16 or 8 bytes, or all zeros"] += 1
+            return
+        if len(span.parent_id) != 8 or not any(span.parent_id):
+            span.parent_id = b""
+        if span.parent_id == span.span_id:
+            read.rejected["a span is its own parent"] += 1
+            return
+        resource = span.resource
+        own = text(attributes.get("oncall.agent"))
+        if own and own != resource.agent:
+            span.resource = resource = Resource(resource.attributes)
+            resource.agent = own
+        if may_speak_for is not None and resource.agent not in may_speak_for:
+            read.rejected["the sender's token is not for this agent"] += 1
+            return
+        event = self._recogniser.read(span)
+        if not event.dialect:
+            if not span.parent_id or event.remote:
+                event.error = failure(span, "internal")  # the top of a request: it says how that ended
+            if not LLM_LIKE.isdisjoint(attributes):
+                self.measures.counter("agent_exporter_unknown_scope_total", span.scope or "none").inc()
+        read.events.append(event)
+        for of_span in span.events:
+            if of_span.name == _SCORE_EVENT:
+                self._read_score(span.trace_id, span.span_id, resource.agent, of_span.attributes, read)
+
+    def _read_record(self, record: LogRecord, read: _Read, may_speak_for: frozenset[str] | None) -> None:
+        agent = self._agent(record.resource)
+        if may_speak_for is not None and agent not in may_speak_for:
+            read.rejected["the sender's token is not for this agent"] += 1
+            return
+        if len(record.trace_id) != 16 or not any(record.trace_id):
+            self._reading.rejected["an evaluation without a trace id"] += 1
+            self._ledger.unmatched_score()
+            return
+        self._read_score(record.trace_id, record.span_id, agent, record.attributes, read)
+
+    def _read_score(
+        self, trace_id: bytes, span_id: bytes, agent: str, attributes: dict[str, object], read: _Read
+    ) -> None:
+        name = text(attributes.get("gen_ai.evaluation.name")).lower().replace(" ", "_").replace("-", "_")
+        value = self._reading.number(attributes, "gen_ai.evaluation.score.value", 0, 1)  # type: ignore[arg-type]
+        if name in _SCORE_NAMES and value is not None:
+            read.events.append(Score(trace_id, span_id, agent, name, value))
+
+    def _take(self, read: _Read) -> Answer:
+        now = self._clock()
+        events = in_order(read.events)
+        if events and self._journal is not None:
+            blob = encode_batch(Batch(now, events))
+            try:
+                self._journal.append(blob)
+            except JournalError as error:
+                raise Unavailable(str(error)) from error
+            self._appended += len(blob)
+        self._count(events, now, live=True)
+        rejected = sum(read.rejected.values())
+        if rejected:
+            self._results["rejected"].inc(rejected)
+            self._ignored.update({f"rejected: {why}": n for why, n in read.rejected.items()})
+        if self._reading.rejected:
+            self._note_rejected_values()
+        return Answer(rejected, "; ".join(read.rejected))
+
+    def _count(self, events: Iterable[AnyEvent], now: float, *, live: bool) -> None:
+        results: Counter[str] = Counter()
+        apply = self._tasks.apply
+        late: dict[str, int] = {}
+        for event in events:
+            verdict = apply(event, now)
+            if not isinstance(event, Event):
+                continue
+            result = verdict.result
+            results[result] += 1
+            if result == "ignored":
+                self._ignored[verdict.value if event.dialect else "ignored: no dialect knows the span"] += 1
+            if event.dialect:
+                self._dialects[event.dialect] += 1
+                if event.end_ns < late.get(event.agent, 1 << 64):
+                    late[event.agent] = event.end_ns
+            if self._explain is not None:
+                self._explain(event, verdict)
+        for result, count in results.items():
+            self._results[result].inc(count)
+        if live:
+            for agent, end_ns in late.items():
+                self._note_lag(agent, now - end_ns / 1e9, now)
+
+    def _note_rejected_values(self) -> None:
+        for why, count in self._reading.rejected.items():
+            self.measures.counter("agent_exporter_values_rejected_total", why).inc(count)
+            self._noted[why] += count
+        self._reading.rejected.clear()
+
+    def _note_lag(self, agent: str, lag: float, now: float) -> None:
+        if lag > _CLOCK_WRONG_SECONDS or lag < -_LAG_WINDOW_SECONDS:
+            self._reading.rejected["span times: hours away from the exporter's clock"] += 1
+            return
+        found = self._lags.get(agent)
+        if found is None:
+            if len(self._lags) >= self._settings.max_values["agent"]:
+                return
+            found = self._lags[agent] = _Lag()
+        found.present = max(found.present, lag)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Let time-outs happen and bring the gauges up to date: about once a second, and before each scrape."""
+        now = self._clock()
+        self._tasks.advance(now)
+        if self._reading.rejected:
+            self._note_rejected_values()
+        if now - self._lag_turn >= _LAG_WINDOW_SECONDS / 2:
+            self._lag_turn = now
+            for lag in self._lags.values():
+                lag.previous, lag.present = lag.present, 0.0
+        self._gauge()
+        journal = self._journal
+        if journal is not None:
+            due = now - self._checkpointed >= _CHECKPOINT_SECONDS and self._appended
+            if due or self._appended >= _CHECKPOINT_BYTES:
+                self.checkpoint()
+
+    def end_of_time(self) -> float:
+        """A moment after every time-out of what is in flight now, for replays."""
+        return self._tasks.end_of_time()
+
+    def _gauge(self) -> None:
+        gauge = self.measures.gauge
+        running = self._running()
+        for agent in self._gauges - running.keys():
+            running[agent] = Running()
+        self._gauges = {agent for agent, tasks in running.items() if tasks.tasks}
+        for agent, tasks in running.items():
+            gauge("agent_tasks_in_flight", agent).set(tasks.tasks)
+            for why in LOOP_REASONS:
+                gauge("agent_tasks_looping", agent, why).set(tasks.looping[why])
+            gauge("agent_task_in_flight_iterations_max", agent).set(tasks.iterations)
+            gauge("agent_task_in_flight_seconds_max", agent).set(tasks.seconds)
+            gauge("agent_task_in_flight_spend_usd_max", agent).set(tasks.spend)
+        for agent, lag in self._lags.items():
+            gauge("agent_exporter_lag_seconds", agent).set(max(0.0, lag.present, lag.previous))
+        gauge("agent_exporter_traces_in_memory").set(len(self._tasks))
+        gauge("agent_exporter_journal_bytes").set(self._journal.size_bytes if self._journal else 0)
+
+    def _running(self) -> dict[str, Running]:
+        """Tasks in flight by the agent's label: those over the limit are one, `other`."""
+        found: dict[str, Running] = {}
+        for agent, tasks in self._tasks.running().items():
+            label = self.measures.label_value("agent", agent)
+            if label in found:
+                found[label].add(tasks)
+            else:
+                found[label] = tasks
+        return found
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def summary(self) -> Summary:
+        """For the landing page."""
+        now = self._clock()
+        spend = self.measures.sums("agent_spend_usd_total", "agent")
+        ended = self.measures.sums("agent_tasks_total", "agent")
+        if not self._spend or now - self._spend[-1][0] >= 60:
+            self._spend.append((now, spend))
+            self._spend = [s for s in self._spend if s[0] >= now - _HOUR - 60]
+        before = self._spend[0][1]
+        running = self._running()
+        agents = [
+            AgentSummary(
+                agent,
+                running[agent].tasks if agent in running else 0,
+                sum(running[agent].looping.values()) if agent in running else 0,
+                spend.get(agent, 0.0) - before.get(agent, 0.0),
+                int(ended.get(agent, 0)),
+            )
+            for agent in sorted({*spend, *ended, *running})
+        ]
+        journal = str(self._journal.directory) if self._journal else "in memory"
+        return Summary(agents, dict(self._dialects), dict(self._ignored), dict(self._noted), journal)
+
+    # -- journal -------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Write down the state, so that a restart need not go through the whole journal."""
+        if self._journal is None:
+            return
+        state, changed, forgotten = self._tasks.checkpoint()
+        self._journal.checkpoint({"tasks": state, "measures": self.measures.snapshot()}, changed, forgotten)
+        self._checkpointed = self._clock()
+        self._appended = 0
+
+    def _recover(self, journal: Journal) -> None:
+        raise NotImplementedError

@@ -1,0 +1,347 @@
+"""OTLP bytes → spans and log records, as plain objects.
+
+Only the attributes that a dialect or the user's own success rules name are read off the wire: what nobody asked for
+(prompts, completions, documents) never becomes a Python object, so it can reach no label, log line or journal.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeAlias
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+Scalar: TypeAlias = str | int | float | bool
+Value: TypeAlias = Scalar | list[Any]
+Attributes: TypeAlias = dict[str, Value]
+
+# Span.flags, OTLP trace.proto: bit 8 says that bit 9 ("the parent is in another process") is known.
+_HAS_IS_REMOTE = 0x100
+_IS_REMOTE = 0x200
+# Span kinds whose parent is in another process by definition.
+_SERVER, _CONSUMER = 2, 5
+
+STATUS_ERROR = 2
+
+
+class Malformed(Exception):
+    """A body that is not OTLP. The text says what is wrong and has nothing of the body in it."""
+
+
+class Resource:
+    """Who sent the spans: the attributes of the resource, read once per request."""
+
+    __slots__ = ("agent", "attributes", "instance", "variant")
+
+    def __init__(self, attributes: Attributes) -> None:
+        self.attributes = attributes
+        self.instance = text(attributes.get("service.instance.id")) or text(attributes.get("service.name"))
+        self.agent = ""  # the label, set by the pipeline, which knows the config
+        self.variant = text(attributes.get("oncall.variant"))
+
+
+class SpanEvent:
+    __slots__ = ("attributes", "name", "time_ns")
+
+    def __init__(self, name: str, time_ns: int, attributes: Attributes) -> None:
+        self.name = name
+        self.time_ns = time_ns
+        self.attributes = attributes
+
+
+class Span:
+    """One span. Times are unix nanoseconds; ids are raw bytes, `parent_id` is empty for the root of a trace.
+
+    `parent_is_remote` is None where the sender does not tell.
+    """
+
+    __slots__ = (
+        "attributes",
+        "end_ns",
+        "events",
+        "name",
+        "parent_id",
+        "parent_is_remote",
+        "resource",
+        "scope",
+        "span_id",
+        "start_ns",
+        "status",
+        "status_message",
+        "trace_id",
+    )
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    name: str
+    scope: str
+    start_ns: int
+    end_ns: int
+    attributes: Attributes
+    events: list[SpanEvent]
+    status: int
+    status_message: str
+    parent_is_remote: bool | None
+    resource: Resource
+
+
+class LogRecord:
+    """One log record that carries a judge's score: an event name and its attributes."""
+
+    __slots__ = ("attributes", "event_name", "resource", "span_id", "trace_id")
+
+    def __init__(
+        self, trace_id: bytes, span_id: bytes, event_name: str, attributes: Attributes, resource: Resource
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.event_name = event_name
+        self.attributes = attributes
+        self.resource = resource
+
+
+def text(value: object) -> str:
+    """`value` if it is a string, else nothing: an attribute of the wrong type is as good as absent."""
+    return value if isinstance(value, str) else ""
+
+
+class Decoder:
+    """Decodes export requests; `keys` are the attribute keys that are kept (on spans, span events and log records)."""
+
+    def __init__(self, keys: Collection[str]) -> None:
+        self._keys = frozenset(keys)
+
+    # -- protobuf ------------------------------------------------------------------------------------------------
+
+    def spans(self, body: bytes) -> Iterator[Span]:
+        """The spans of an `ExportTraceServiceRequest`. Raises Malformed before the first span, never in the middle."""
+        try:
+            request = ExportTraceServiceRequest.FromString(body)
+        except DecodeError:
+            raise Malformed("the body is not an ExportTraceServiceRequest in protobuf") from None
+        return self._spans(request)
+
+    def _spans(self, request: Any) -> Iterator[Span]:
+        attributes = self._attributes
+        for of_resource in request.resource_spans:
+            resource = Resource(_all_attributes(of_resource.resource.attributes))
+            for of_scope in of_resource.scope_spans:
+                scope = of_scope.scope.name
+                for raw in of_scope.spans:
+                    span = Span()
+                    span.trace_id = raw.trace_id
+                    span.span_id = raw.span_id
+                    span.parent_id = raw.parent_span_id
+                    span.name = raw.name
+                    span.scope = scope
+                    span.start_ns = raw.start_time_unix_nano
+                    span.end_ns = raw.end_time_unix_nano
+                    span.attributes = attributes(raw.attributes)
+                    span.parent_is_remote = _parent_is_remote(raw.flags, raw.kind)
+                    span.resource = resource
+                    span.events = (
+                        [SpanEvent(e.name, e.time_unix_nano, attributes(e.attributes)) for e in events]
+                        if (events := raw.events)
+                        else []
+                    )
+                    if raw.HasField("status"):
+                        span.status = raw.status.code
+                        span.status_message = raw.status.message
+                    else:
+                        span.status = 0
+                        span.status_message = ""
+                    yield span
+
+    def _attributes(self, raw: Any) -> Attributes:
+        keys = self._keys
+        found: Attributes = {}
+        for pair in raw:
+            key = pair.key
+            if key in keys:
+                # Strings and numbers are nearly all there is; asking for them first is cheaper than WhichOneof.
+                value = pair.value
+                plain = value.string_value or value.int_value
+                if plain:
+                    found[key] = plain
+                elif (other := _any_value(value)) is not None:
+                    found[key] = other
+        return found
+
+    def log_records(self, body: bytes) -> Iterator[LogRecord]:
+        """The records of an `ExportLogsServiceRequest` that bear an event name this product knows; raises Malformed."""
+        try:
+            request = ExportLogsServiceRequest.FromString(body)
+        except DecodeError:
+            raise Malformed("the body is not an ExportLogsServiceRequest in protobuf") from None
+        return self._log_records(request)
+
+    def _log_records(self, request: Any) -> Iterator[LogRecord]:
+        for of_resource in request.resource_logs:
+            resource = Resource(_all_attributes(of_resource.resource.attributes))
+            for of_scope in of_resource.scope_logs:
+                for raw in of_scope.log_records:
+                    attributes = self._attributes(raw.attributes)
+                    # Before the field `event_name` was born, the name was an attribute.
+                    name = raw.event_name or text(attributes.get("event.name"))
+                    yield LogRecord(raw.trace_id, raw.span_id, name, attributes, resource)
+
+    # -- JSON ----------------------------------------------------------------------------------------------------
+
+    def spans_json(self, body: bytes | str) -> Iterator[Span]:
+        """The same from OTLP/JSON (hex ids, 64-bit numbers as strings, unknown fields ignored); raises Malformed."""
+        request = _json_object(body)
+        return iter([self._span_json(*found) for found in _walk(request, "resourceSpans", "scopeSpans", "spans")])
+
+    def _span_json(self, raw: dict[str, Any], scope: str, resource: Resource) -> Span:
+        span = Span()
+        span.trace_id = _hex(raw, "traceId")
+        span.span_id = _hex(raw, "spanId")
+        span.parent_id = _hex(raw, "parentSpanId")
+        span.name = text(raw.get("name"))
+        span.scope = scope
+        span.start_ns = _uint(raw, "startTimeUnixNano")
+        span.end_ns = _uint(raw, "endTimeUnixNano")
+        span.attributes = self._attributes_json(raw)
+        kind = raw.get("kind")
+        kind = {"SPAN_KIND_SERVER": _SERVER, "SPAN_KIND_CONSUMER": _CONSUMER}.get(kind, kind)
+        span.parent_is_remote = _parent_is_remote(_uint(raw, "flags"), kind)
+        span.resource = resource
+        span.events = [
+            SpanEvent(text(event.get("name")), _uint(event, "timeUnixNano"), self._attributes_json(event))
+            for event in _objects(raw, "events")
+        ]
+        status = raw.get("status")
+        status = status if isinstance(status, dict) else {}
+        code = status.get("code")
+        span.status = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": STATUS_ERROR}.get(code, 0) if isinstance(code, str) else 0
+        if isinstance(code, int) and code in (1, STATUS_ERROR):
+            span.status = code
+        span.status_message = text(status.get("message"))
+        return span
+
+    def _attributes_json(self, holder: dict[str, Any]) -> Attributes:
+        return _attributes_json(holder, self._keys.__contains__)
+
+    def log_records_json(self, body: bytes | str) -> Iterator[LogRecord]:
+        """The same as `log_records`, from OTLP/JSON; raises Malformed."""
+        request = _json_object(body)
+        records = []
+        for raw, _scope, resource in _walk(request, "resourceLogs", "scopeLogs", "logRecords"):
+            attributes = self._attributes_json(raw)
+            name = text(raw.get("eventName")) or text(attributes.get("event.name"))
+            records.append(LogRecord(_hex(raw, "traceId"), _hex(raw, "spanId"), name, attributes, resource))
+        return iter(records)
+
+
+def _parent_is_remote(flags: int, kind: object) -> bool | None:
+    if flags & _HAS_IS_REMOTE:
+        return bool(flags & _IS_REMOTE)
+    return True if kind in (_SERVER, _CONSUMER) else None
+
+
+def _any_value(value: Any) -> Value | None:
+    """A protobuf AnyValue as a Python value; maps and bytes, which no dialect uses, are None."""
+    which = value.WhichOneof("value")
+    match which:
+        case "string_value" | "int_value" | "bool_value" | "double_value":
+            scalar: Scalar = getattr(value, which)
+            return scalar
+        case "array_value":
+            items = (_any_value(item) for item in value.array_value.values)
+            return [item for item in items if item is not None]
+        case _:
+            return None
+
+
+def _all_attributes(raw: Any) -> Attributes:
+    return {pair.key: value for pair in raw if (value := _any_value(pair.value)) is not None}
+
+
+def _json_object(body: bytes | str) -> dict[str, Any]:
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Malformed("the body is not JSON") from None
+    if not isinstance(request, dict):
+        raise Malformed("the body is JSON, but not an object")
+    return request
+
+
+def _objects(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    items = holder.get(key)
+    if items is None:
+        return []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise Malformed(f"{key} must be a list of objects")
+    return items
+
+
+def _walk(request: dict[str, Any], by_resource: str, by_scope: str, leaves: str) -> Iterator[tuple[Any, str, Resource]]:
+    """Every leaf with its scope's name and its resource: the three-storey form that all OTLP signals share."""
+    for of_resource in _objects(request, by_resource):
+        described = of_resource.get("resource")
+        resource = Resource(_attributes_json(described if isinstance(described, dict) else {}, lambda _key: True))
+        for of_scope in _objects(of_resource, by_scope):
+            scope = of_scope.get("scope")
+            name = text(scope.get("name")) if isinstance(scope, dict) else ""
+            for leaf in _objects(of_scope, leaves):
+                yield leaf, name, resource
+
+
+def _hex(holder: dict[str, Any], key: str) -> bytes:
+    value = holder.get(key)
+    if value is None:
+        return b""
+    try:
+        return bytes.fromhex(value)
+    except (TypeError, ValueError):
+        raise Malformed(f"{key} must be a string of hexadecimal digits") from None
+
+
+def _uint(holder: dict[str, Any], key: str) -> int:
+    """A 64-bit number, which OTLP/JSON writes as a string or a number."""
+    value = holder.get(key, 0)
+    try:
+        number = int(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else -1
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 64:
+        raise Malformed(f"{key} must be an unsigned 64-bit number")
+    return number
+
+
+def _attributes_json(holder: dict[str, Any], wanted: Callable[[str], bool]) -> Attributes:
+    found: Attributes = {}
+    for pair in _objects(holder, "attributes"):
+        key, value = pair.get("key"), pair.get("value")
+        if isinstance(key, str) and isinstance(value, dict) and wanted(key):
+            plain = _any_value_json(value)
+            if plain is not None:
+                found[key] = plain
+    return found
+
+
+def _any_value_json(value: dict[str, Any]) -> Value | None:
+    if isinstance(string := value.get("stringValue"), str):
+        return string
+    if isinstance(boolean := value.get("boolValue"), bool):
+        return boolean
+    if "intValue" in value:
+        number = value["intValue"]
+        try:
+            return int(number) if isinstance(number, (str, int)) and not isinstance(number, bool) else None
+        except ValueError:
+            return None
+    if "doubleValue" in value:
+        try:
+            return float(value["doubleValue"])  # "NaN" and "Infinity" are strings here
+        except (TypeError, ValueError):
+            return None
+    array = value.get("arrayValue")
+    if isinstance(array, dict):
+        items = array.get("values")
+        plain = [_any_value_json(item) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+        return [item for item in plain if item is not None]
+    return None
