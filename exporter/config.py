@@ -157,14 +157,14 @@ class Tls(_Strict):
     client_ca_file: File | None = Field(default=None, description="Clients need a certificate of this authority, PEM.")
 
 
-class GrpcReceiver(_Strict):
+class GrpcListener(_Strict):
     """The listener for OTLP/gRPC."""
 
     address: ListenAddress = Field(default=Address("127.0.0.1", 4317), description="HOST:PORT; port 0: any free one.")
     tls: Tls | None = None
 
 
-class HttpReceiver(_Strict):
+class HttpListener(_Strict):
     """The listener for OTLP/HTTP."""
 
     address: ListenAddress = Field(default=Address("127.0.0.1", 4318), description="HOST:PORT; port 0: any free one.")
@@ -226,8 +226,8 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=False
     )
 
-    otlp_grpc: GrpcReceiver = Field(default=GrpcReceiver(), description="OTLP/gRPC.")
-    otlp_http: HttpReceiver = Field(default=HttpReceiver(), description="OTLP/HTTP.")
+    otlp_grpc: GrpcListener = Field(default=GrpcListener(), description="OTLP/gRPC.")
+    otlp_http: HttpListener = Field(default=HttpListener(), description="OTLP/HTTP.")
     metrics: MetricsListener = Field(
         default=MetricsListener(), description="/metrics, /healthz, /readyz and the landing page."
     )
