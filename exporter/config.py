@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -133,13 +134,15 @@ class AgentLimits(_Strict):
 class Condition(_Strict):
     """A condition on one attribute of the task's span: exactly one of the comparisons is given."""
 
-    attribute: str = Field(min_length=1)
-    equals: Scalar | None = None
-    not_equals: Scalar | None = None
-    at_least: Number | None = None
-    at_most: Number | None = None
-    one_of: Annotated[list[Scalar], Field(min_length=1)] | None = None
-    exists: bool | None = None
+    attribute: str = Field(min_length=1, description="Name of the attribute.")
+    equals: Scalar | None = Field(default=None, description="Its value is this one.")
+    not_equals: Scalar | None = Field(default=None, description="It is there, with another value.")
+    at_least: Number | None = Field(default=None, description="Its number is this or more.")
+    at_most: Number | None = Field(default=None, description="Its number is this or less.")
+    one_of: Annotated[list[Scalar], Field(min_length=1)] | None = Field(
+        default=None, description="Its value is one of these."
+    )
+    exists: bool | None = Field(default=None, description="true: it is there; false: it is not.")
 
     @model_validator(mode="after")
     def _one_comparison(self) -> Self:
@@ -226,13 +229,11 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=False
     )
 
-    otlp_grpc: GrpcListener = Field(default=GrpcListener(), description="OTLP/gRPC.")
-    otlp_http: HttpListener = Field(default=HttpListener(), description="OTLP/HTTP.")
-    metrics: MetricsListener = Field(
-        default=MetricsListener(), description="/metrics, /healthz, /readyz and the landing page."
-    )
+    otlp_grpc: GrpcListener = GrpcListener()
+    otlp_http: HttpListener = HttpListener()
+    metrics: MetricsListener = MetricsListener()
     senders: list[Sender] = Field(default=[], description="Who may send; empty: whoever reaches the receivers.")
-    requests: RequestLimits = Field(default=RequestLimits(), description="What requests may take.")
+    requests: RequestLimits = RequestLimits()
     stop_seconds: Positive = Field(
         default=5, description="How long requests in flight may take when the exporter stops."
     )
@@ -340,12 +341,22 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     )
 
 
-def keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Every key by its full name, such as `metrics.tls.key_file`; `NAME` stands for a key that the user chooses."""
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting by its full name, such as `metrics.tls.key_file`; `NAME` stands for a key that the user chooses."""
+
+    name: str
+    default: object
+    description: str
+
+
+def keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Key]:
+    """Every setting that holds a value."""
     for name, field in model.model_fields.items():
         full = f"{prefix}{name}"
         inner, chosen = _inner_model(field.annotation)
-        yield full
+        if inner is None or field.description:
+            yield Key(full, ... if field.is_required() else field.default, field.description or "")
         if inner is not None:
             yield from keys(inner, f"{full}.NAME." if chosen else f"{full}.")
 
@@ -382,7 +393,7 @@ def _explain(error: Any, overrides: Mapping[str, Any], from_file: Mapping[str, A
     where = _whence(error["loc"], overrides, from_file, config_file)
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(re.sub(r"(?<=agents\.)[^.]+", "NAME", name), list(keys()), n=1)
+        near = difflib.get_close_matches(re.sub(r"(?<=agents\.)[^.]+", "NAME", name), [key.name for key in keys()], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{name}{where}: unknown key{hint}"
     message = error["msg"].removeprefix("Value error, ")

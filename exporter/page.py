@@ -44,7 +44,8 @@ nav { display: flex; gap: 1rem; margin-left: auto; }
 .alarm { color: var(--alarm); font-weight: 600; }
 .good { color: var(--good); }
 .tiles, .cards { display: grid; gap: .75rem; }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); margin-bottom: .75rem; }
+.tiles { grid-template-columns: repeat(2, 1fr); margin-bottom: .75rem; }
+@media (min-width: 36rem) { .tiles { grid-template-columns: repeat(4, 1fr); } }
 .cards { grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
 .tile, section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
@@ -83,7 +84,7 @@ def render(summary: Summary, facts: Facts) -> str:
     ]
     cards = [
         _card("Recognised", "spans, by dialect", "no spans recognised yet", summary.dialects),
-        _card("Ignored", "spans, by reason", "nothing ignored", summary.ignored),
+        _card("Ignored", "spans, by reason", "nothing ignored", _by_reason(summary.ignored)),
         _card("Rejected values", "left out, by reason", "nothing rejected", summary.rejected_values),
         _card("Requests", "answered since the start", "no requests yet", _by_request(facts.requests)),
     ]
@@ -157,6 +158,10 @@ def _more(count: int) -> str:
     return f'<p class="faint">and {count - _MOST_ROWS:,} more: see /metrics</p>' if count > _MOST_ROWS else ""
 
 
+def _by_reason(ignored: Mapping[str, int]) -> dict[str, int]:
+    return {why.removeprefix("ignored: "): count for why, count in ignored.items()}
+
+
 def _by_request(requests: Mapping[tuple[str, str, str], int]) -> dict[str, int]:
     dropped = ("metrics", "profiles")
     return {
@@ -176,7 +181,7 @@ def _journal(journal: str) -> str:
 
 
 def _usd(amount: float) -> str:
-    return f"${amount:,.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
+    return "&lt;$0.01" if 0 < amount < 0.01 else f"${amount:,.2f}"
 
 
 def _duration(seconds: float) -> str:
