@@ -76,7 +76,9 @@ _CALL = ("agent", "model", "variant")
 
 FAMILIES: tuple[Family, ...] = (
     # Tasks, while they run.
-    _counter("agent_tasks_started_total", ("agent", "variant"), "Tasks seen for the first time, running ones included."),
+    _counter(
+        "agent_tasks_started_total", ("agent", "variant"), "Tasks seen for the first time, running ones included."
+    ),
     _gauge("agent_tasks_in_flight", ("agent",), "Tasks seen and neither ended nor given up."),
     _gauge("agent_tasks_looping", ("agent", "why"), "Tasks in flight that run away, each under its worst reason."),
     _counter("agent_tasks_looped_total", ("agent", "why"), "Tasks that ever looped, once per task and reason."),
@@ -86,7 +88,9 @@ FAMILIES: tuple[Family, ...] = (
     _gauge("agent_task_in_flight_spend_usd_max", ("agent",), "Spend in USD of the costliest running task."),
     # Tasks that ended.
     _counter(
-        "agent_tasks_total", ("agent", "task_type", "variant", "outcome", "reason"), "Ended tasks, once each, by outcome."
+        "agent_tasks_total",
+        ("agent", "task_type", "variant", "outcome", "reason"),
+        "Ended tasks, once each, by outcome.",
     ),
     _histogram("agent_task_duration_seconds", _TASK, "End-to-end time of an ended task, in seconds.", DURATION_BUCKETS),
     _histogram("agent_task_iterations", _TASK, "Iterations of an ended task.", ITERATION_BUCKETS),
@@ -101,23 +105,32 @@ FAMILIES: tuple[Family, ...] = (
     _counter("agent_unmetered_calls_total", ("agent", "model"), "Answered calls that told no token count."),
     _histogram("agent_iteration_duration_seconds", _CALL, "Time of an LLM call, in seconds.", CALL_BUCKETS),
     _histogram(
-        "agent_time_to_first_token_seconds", _CALL, "Time to the first token of streaming calls, in seconds.", CALL_BUCKETS
+        "agent_time_to_first_token_seconds",
+        _CALL,
+        "Time to the first token of streaming calls, in seconds.",
+        CALL_BUCKETS,
     ),
     _counter("agent_tool_calls_total", ("agent", "tool", "variant", "result"), "Tool calls that ended, by result."),
-    _histogram("agent_tool_duration_seconds", ("agent", "tool", "variant"), "Time of a tool call, in seconds.", CALL_BUCKETS),
+    _histogram(
+        "agent_tool_duration_seconds", ("agent", "tool", "variant"), "Time of a tool call, in seconds.", CALL_BUCKETS
+    ),
     _counter("agent_refusals_total", _CALL, "LLM calls answered with a refusal."),
     _histogram("agent_task_confidence", _TASK, "The agent's own score of a task, 0-1.", SCORE_BUCKETS),
     _histogram("agent_task_goal_alignment", _TASK, "The judge's score of a task, 0-1.", SCORE_BUCKETS),
     # Rollouts.
     _counter("agent_rollout_started_total", _ROLLOUT, "Tasks started while a rollout runs."),
     _counter("agent_rollout_tasks_total", (*_ROLLOUT, "task_type", "outcome"), "Tasks ended while a rollout runs."),
-    _counter("agent_rollout_cost_usd_total", (*_ROLLOUT, "task_type"), "Cost in USD of tasks ended while a rollout runs."),
+    _counter(
+        "agent_rollout_cost_usd_total", (*_ROLLOUT, "task_type"), "Cost in USD of tasks ended while a rollout runs."
+    ),
     # The exporter on itself.
     _counter("agent_exporter_spans_total", ("result",), "Spans received, by what became of them."),
     _gauge("agent_exporter_lag_seconds", ("agent",), "Arrival less the span's end: the most of the last minute."),
     _gauge("agent_exporter_traces_in_memory", (), "Traces the exporter remembers, ended ones included."),
     _counter("agent_exporter_scores_unmatched_total", (), "Scores whose task was not found."),
-    _counter("agent_exporter_late_labels_total", (), "Spans that told another variant or agent than their task's first."),
+    _counter(
+        "agent_exporter_late_labels_total", (), "Spans that told another variant or agent than their task's first."
+    ),
     _counter("agent_exporter_series_limited_total", ("label",), "Label values folded into `other` by the limit."),
     _counter("agent_exporter_unknown_scope_total", ("scope",), "LLM-like spans of scopes no dialect knows."),
     _counter("agent_exporter_values_rejected_total", ("why",), "Attribute values that no one can mean, left out."),
@@ -131,9 +144,13 @@ FAMILIES: tuple[Family, ...] = (
     _counter("agent_breaker_trips_total", ("agent", "why"), "Times the circuit breaker opened.", "library"),
     _gauge("agent_state_generation", (), "Generation of the state file that is in force.", "library"),
     _gauge("agent_state_read_ok", (), "1 while the state file could be read.", "library"),
-    _gauge("agent_rollout_stage_percent", ("agent", "rollout"), "Share of users on the canary, in percent.", "controller"),
+    _gauge(
+        "agent_rollout_stage_percent", ("agent", "rollout"), "Share of users on the canary, in percent.", "controller"
+    ),
     _gauge("agent_rollout_verdict", ("agent", "rollout", "stage"), "-1 roll back, 0 hold, 1 promote.", "controller"),
-    _counter("agent_controller_actions_total", ("agent", "action", "trigger"), "Actions taken on alerts.", "controller"),
+    _counter(
+        "agent_controller_actions_total", ("agent", "action", "trigger"), "Actions taken on alerts.", "controller"
+    ),
 )
 
 BY_NAME: dict[str, Family] = {family.name: family for family in FAMILIES}

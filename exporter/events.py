@@ -23,7 +23,8 @@ class Event(msgspec.Struct, array_like=True, gc=False, tag="s"):
     instance: str  # the sending process
     scope: str
     dialect: str  # empty where no dialect knew the span
-    error: str  # why the span failed: one of the contract's error reasons, "cancelled", "max_iterations", or empty
+    error: str  # why the span failed: one of the contract's error reasons, "cancelled", "max_iterations", or empty;
+    # of a span below a tool call that alone tells its failure: the call's result
     rollout: tuple[str, str, str] | None  # oncall.rollout, oncall.stage, oncall.shard
     facts: dict[str, str | int | float | bool] | None  # attributes that the user's success rules ask for
 
@@ -41,6 +42,7 @@ class Iteration(Event, tag="i"):
     answered: bool  # it has usage, a finish reason or a response id
     response_id: str
     stop_reason: str
+    asked: str  # the tool it asked for, where told and of use: a rejected call may have no span of its own
     refused: bool
     final: bool  # the loop ends here: iteration.final, end_turn, stop
     purpose: str  # iteration.purpose, or empty
@@ -54,7 +56,7 @@ class ToolCall(Event, tag="t"):
     result: str  # ok, error, invalid
     arguments: bytes  # a hash, empty where the arguments are not known
     confidence: float | None
-    seconds: float | None  # told by tool.latency_ms, else None: the span's own length
+    seconds: float | None  # as told; None: the span's own length; negative: not known
 
 
 class AgentSpan(Event, tag="a"):
@@ -63,6 +65,7 @@ class AgentSpan(Event, tag="a"):
     name: str  # the agent's own name, empty where it has none
     task_type: str  # told by task.type or a workflow's name
     nested: bool  # its instrumentation always puts another one above it
+    answers: bool  # it always ends with an answer: one that ends on a tool call was cut off
     outcome: str  # told: success, failure, error, abandoned or empty
     reason: str
     success: bool | None

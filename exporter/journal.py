@@ -73,6 +73,10 @@ class Journal:
         self._syncer = threading.Thread(target=self._sync, args=(syncing,), name="journal-sync", daemon=True)
         self._syncer.start()
 
+    @property
+    def directory(self) -> Path:
+        return self._file.parent
+
     @classmethod
     def open(cls, directory: Path) -> Self:
         """Open the journal in `directory`, or make one: the directory with mode 0700, its files with 0600.
@@ -192,10 +196,12 @@ class Journal:
         failed = False
         while not self._closing.wait(_SYNC_SECONDS):
             try:
-                # PASSIVE holds nobody up, but under steady load never quite catches up with the appends.
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if _size(self._wal) > _WAL_LIMIT_BYTES:
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                # PASSIVE holds nobody up, but under steady load never quite catches up with the appends. RESTART makes
+                # them wait while it copies and syncs the rest: the second pass leaves it little.
+                _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages * _PAGE_BYTES > _WAL_LIMIT_BYTES:
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
                 failed = False
             except sqlite3.Error as error:
                 if not failed:
@@ -248,6 +254,7 @@ def _connect(file: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA secure_delete = OFF")
+    # What a burst made of the WAL is cut off when it starts over.
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     return connection
 

@@ -86,7 +86,9 @@ class Ledger:
             if not event.error:
                 calls.unmetered.inc()
             return
-        self._tokens(calls, event.agent, variant, purpose, event.input, event.output, event.cache_read, event.cache_write)
+        self._tokens(
+            calls, event.agent, variant, purpose, event.input, event.output, event.cache_read, event.cache_write
+        )
         if cost is None:
             total = event.input + event.output + event.cache_read + event.cache_write
             if total:
@@ -94,9 +96,7 @@ class Ledger:
         elif cost:
             self._spend(calls, event.agent, variant, purpose).inc(cost, trace)
 
-    def sums(
-        self, task: Task, model: str, tokens: tuple[int, int, int, int], cost: float | None, trace: str
-    ) -> None:
+    def sums(self, task: Task, model: str, tokens: tuple[int, int, int, int], cost: float | None, trace: str) -> None:
         """A task's own sums, where nothing was counted below it: tokens as (input, output, cache read, cache write)."""
         calls = self._calls_of(task.agent, model, task.variant)
         self._tokens(calls, task.agent, task.variant, "progress", *tokens)
@@ -107,7 +107,9 @@ class Ledger:
 
     def spend(self, task: Task, model: str, cost: float, trace: str) -> None:
         """Money that no call told of."""
-        self._spend(self._calls_of(task.agent, model, task.variant), task.agent, task.variant, "progress").inc(cost, trace)
+        self._spend(self._calls_of(task.agent, model, task.variant), task.agent, task.variant, "progress").inc(
+            cost, trace
+        )
 
     def _calls_of(self, agent: str, model: str, variant: str) -> _Calls:
         key = (agent, model, variant)
@@ -168,9 +170,7 @@ class Ledger:
         self._measures.counter("agent_tasks_started_total", task.agent, task.variant).inc()
         if task.rollout:
             name, stage, shard = task.rollout
-            self._measures.counter(
-                "agent_rollout_started_total", task.agent, name, stage, task.variant, shard
-            ).inc()
+            self._measures.counter("agent_rollout_started_total", task.agent, name, stage, task.variant, shard).inc()
 
     def ended(
         self, task: Task, task_type: str, outcome: str, reason: str, seconds: float | None, iterations: int, cost: float,

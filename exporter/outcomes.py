@@ -11,6 +11,7 @@ from exporter.traces import Unit, Work
 Outcome = tuple[str, str]
 
 USER_CANCEL: Outcome = ("abandoned", "user_cancel")
+_AT_ONCE_NS = 500_000_000
 TOO_MANY: Outcome = ("abandoned", "max_iterations")
 
 
@@ -37,6 +38,10 @@ def of_agent(unit: Unit, goal_reached: bool | None) -> Outcome:
         return _failed(work.call_error, work)
     if work.calls and not work.call_answered and span.success is None:
         return USER_CANCEL
+    if span.answers and work.call_asked and span.success is None:
+        # The model's last word was a call for a tool. A limit cuts in at once; a person, while the next call runs.
+        idle_ns = span.end_ns - max(work.call_end_ns, work.tool_end_ns)
+        return TOO_MANY if idle_ns < _AT_ONCE_NS else USER_CANCEL
     return _goal(span, work, goal_reached)
 
 

@@ -6,19 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from exporter.config import Settings
 from exporter.contract import LOOP_REASONS, SPAN_RESULTS
-from exporter.dialects import KEYS, LLM_LIKE, Reading, Recogniser
-from exporter.dialects.common import failure
-from exporter.events import AnyEvent, Batch, Event, Score, decode_batch, encode_batch
-try:
-    from exporter.journal import Journal, JournalError
-except ImportError:
-    Journal=object; JournalError=Exception
+from exporter.dialects import KEYS, LLM_LIKE, Recogniser
+from exporter.dialects.common import Reading, failure
+from exporter.events import AnyEvent, Batch, Event, Restart, Score, decode_batch, encode_batch
+from exporter.journal import Journal, JournalError
 from exporter.ledger import Ledger
 from exporter.measures import Measures
 from exporter.pricing import Pricing
-from exporter.spans import Decoder, LogRecord, Malformed, Resource, Span, text
+from exporter.spans import Attributes, Decoder, LogRecord, Malformed, Resource, Span, text
 from exporter.tasks import Running, Tasks, Verdict, in_order
 
 _log = logging.getLogger(__name__)
@@ -33,6 +32,7 @@ _SCORE_KEYS = frozenset({"event.name", "gen_ai.evaluation.name", "gen_ai.evaluat
 # How much may happen between two checkpoints: what a restart has to go through again.
 _CHECKPOINT_SECONDS = 60.0
 _CHECKPOINT_BYTES = 64 << 20
+_PROGRESS_REQUESTS = 10_000
 
 __all__ = ["AgentSummary", "Answer", "Malformed", "Pipeline", "Summary", "Unavailable"]
 
@@ -85,7 +85,6 @@ class _Read:
     rejected: Counter[str] = field(default_factory=Counter)
 
 
-
 class Pipeline:
     """The exporter without its sockets. All methods are called on one thread."""
 
@@ -100,9 +99,10 @@ class Pipeline:
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._at: float | None = None  # the time that is gone through again, while the journal is read
         self._journal = journal
         self._explain = explain
-        self.measures = Measures(clock=clock, max_values=settings.max_values)
+        self.measures = Measures(clock=self._now, max_values=settings.max_values)
         facts = {condition.attribute for conditions in settings.success.values() for condition in conditions}
         self._reading = Reading(sorted(facts))
         self._recogniser = Recogniser(self._reading)
@@ -127,6 +127,9 @@ class Pipeline:
         self._appended = 0
         if journal is not None:
             self._recover(journal)
+
+    def _now(self) -> float:
+        return self._clock() if self._at is None else self._at
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -197,10 +200,10 @@ class Pipeline:
         self._read_score(record.trace_id, record.span_id, agent, record.attributes, read)
 
     def _read_score(
-        self, trace_id: bytes, span_id: bytes, agent: str, attributes: dict[str, object], read: _Read
+        self, trace_id: bytes, span_id: bytes, agent: str, attributes: Attributes, read: _Read
     ) -> None:
         name = text(attributes.get("gen_ai.evaluation.name")).lower().replace(" ", "_").replace("-", "_")
-        value = self._reading.number(attributes, "gen_ai.evaluation.score.value", 0, 1)  # type: ignore[arg-type]
+        value = self._reading.number(attributes, "gen_ai.evaluation.score.value", 0, 1)
         if name in _SCORE_NAMES and value is not None:
             read.events.append(Score(trace_id, span_id, agent, name, value))
 
@@ -228,7 +231,14 @@ class Pipeline:
         apply = self._tasks.apply
         late: dict[str, int] = {}
         for event in events:
-            verdict = apply(event, now)
+            try:
+                verdict = apply(event, now)
+            except Exception:
+                # A fault of ours; it must not keep the journal from being read, nor the other spans from being counted.
+                _log.exception("a span could not be counted, which is a fault of the exporter")
+                results["rejected"] += 1
+                self._ignored["rejected: a fault of the exporter"] += 1
+                continue
             if not isinstance(event, Event):
                 continue
             result = verdict.result
@@ -349,8 +359,34 @@ class Pipeline:
             return
         state, changed, forgotten = self._tasks.checkpoint()
         self._journal.checkpoint({"tasks": state, "measures": self.measures.snapshot()}, changed, forgotten)
+        self._tasks.checkpointed()
         self._checkpointed = self._clock()
         self._appended = 0
 
     def _recover(self, journal: Journal) -> None:
-        raise NotImplementedError
+        """Take over the checkpoint and go through the requests after it again, each at its own time."""
+        loaded = journal.load()
+        requests = 0
+        try:
+            if "tasks" in loaded.state:
+                self.measures.restore(loaded.state["measures"])
+                self._tasks.restore(loaded.state["tasks"], ((key, blob) for key, _expiry, blob in loaded.remembered))
+            for blob in loaded.log:
+                batch = decode_batch(blob)
+                self._at = batch.arrival
+                self._count(batch.events, batch.arrival, live=False)
+                requests += 1
+                if requests % _PROGRESS_REQUESTS == 0:
+                    _log.info("journal: %d requests since the last checkpoint read so far", requests)
+        except (msgspec.DecodeError, KeyError) as error:
+            raise JournalError(
+                f"the journal in {journal.directory} was written by another version of the exporter ({error}); start that "
+                "version, or move the directory away to begin anew"
+            ) from error
+        finally:
+            self._at = None
+        if requests or "tasks" in loaded.state:
+            _log.info("journal: %d traces and %d requests since the last checkpoint read", len(self._tasks), requests)
+            restart = Batch(self._clock(), [Restart()])
+            journal.append(encode_batch(restart))
+            self._count(restart.events, restart.arrival, live=False)

@@ -205,7 +205,8 @@ class Decoder:
         span.end_ns = _uint(raw, "endTimeUnixNano")
         span.attributes = self._attributes_json(raw)
         kind = raw.get("kind")
-        kind = {"SPAN_KIND_SERVER": _SERVER, "SPAN_KIND_CONSUMER": _CONSUMER}.get(kind, kind)
+        if isinstance(kind, str):
+            kind = {"SPAN_KIND_SERVER": _SERVER, "SPAN_KIND_CONSUMER": _CONSUMER}.get(kind)
         span.parent_is_remote = _parent_is_remote(_uint(raw, "flags"), kind)
         span.resource = resource
         span.events = [
@@ -215,7 +216,9 @@ class Decoder:
         status = raw.get("status")
         status = status if isinstance(status, dict) else {}
         code = status.get("code")
-        span.status = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": STATUS_ERROR}.get(code, 0) if isinstance(code, str) else 0
+        span.status = (
+            {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": STATUS_ERROR}.get(code, 0) if isinstance(code, str) else 0
+        )
         if isinstance(code, int) and code in (1, STATUS_ERROR):
             span.status = code
         span.status_message = text(status.get("message"))

@@ -192,7 +192,9 @@ class Tasks:
 
     def end_of_time(self) -> float:
         """A moment after every time-out of what is in flight now; for replays."""
-        longest = max([a.give_up_seconds for a in self._settings.agents.values()] + [self._settings.limits("*").give_up_seconds])
+        longest = max(
+            [a.give_up_seconds for a in self._settings.agents.values()] + [self._settings.limits("*").give_up_seconds]
+        )
         return self.now + longest + 4 * _IDLE_SECONDS
 
     def _span(self, event: Event) -> Verdict:
@@ -212,7 +214,7 @@ class Tasks:
             return self._agent_span(trace, event)
         self._enter(trace, event, PASSAGE)
         if event.error and event.dialect and event.parent_id:
-            trace.family(event.parent_id).failed = True
+            trace.family(event.parent_id).failed = event.error
         self._root(trace, event)
         return Verdict.PASSAGE
 
@@ -346,6 +348,7 @@ class Tasks:
             task.iterations += 1
             task.spend += cost or 0.0
             task.call_failed = bool(event.error)
+            task.asked = event.asked
             if event.answered:
                 task.tool_failed = False
             task.loop.iteration()
@@ -402,15 +405,18 @@ class Tasks:
             work.call_error = event.error
             work.call_refused = event.refused
             work.call_final = event.final
+            work.call_asked = event.stop_reason == "tool_use"
 
     def _tool_call(self, trace: Trace, event: ToolCall) -> Verdict:
         waiting = trace.families.get(event.span_id)
         if waiting is not None and waiting.failed and not event.error:
-            event.error, event.result = "tool", "error"
+            event.error, event.result = "tool", waiting.failed
         self._enter(trace, event, TOOL)
         place = self._place(trace, event.parent_id) if event.parent_id else event.span_id
         late = place is None
         task = None if late else self._open(trace, event, place)
+        if not event.tool and task is not None:
+            event.tool = task.asked
         variant = self._variant(trace, task, event)
         self._ledger.tool(event, variant, event.trace_id.hex())
         work = self._work(trace, place)
@@ -510,7 +516,11 @@ class Tasks:
 
     @staticmethod
     def _same_model(recent: tuple[float, int, int, str, str], event: Iteration) -> bool:
-        return not recent[3] or recent[3] in (event.model, event.answered_by) or recent[4] in (event.model, event.answered_by)
+        return (
+            not recent[3]
+            or recent[3] in (event.model, event.answered_by)
+            or recent[4] in (event.model, event.answered_by)
+        )
 
     def _note_recent(self, event: Iteration) -> None:
         """Remember a call as a possible twin of one that an SDK reports of itself, or let it take one that waits."""
@@ -608,9 +618,11 @@ class Tasks:
     def _look_for_loop(self, task: Task, event: Event) -> None:
         limits = self._settings.limits(task.agent)
         norm = self._norms.get(task.agent)
-        most = max(float(limits.loop_iterations), limits.loop_iterations_factor * norm.p99() if norm else 0.0) if (
-            task.iterations > limits.loop_iterations
-        ) else float(limits.loop_iterations)
+        most = (
+            max(float(limits.loop_iterations), limits.loop_iterations_factor * norm.p99() if norm else 0.0)
+            if (task.iterations > limits.loop_iterations)
+            else float(limits.loop_iterations)
+        )
         loop = task.loop
         loop.why = loop.reason(task.iterations, limits.loop_failing_iterations, limits.loop_repeat_iterations, most)
         if loop.why and loop.why not in loop.seen:
@@ -715,9 +727,7 @@ class Tasks:
         self._own_sums(trace, task, unit)
         goal = self._goal(unit.work, span, task_type)
         outcome = outcomes.of_agent(unit, goal)
-        self._end(
-            trace, trace_id, span.span_id, task, task_type, outcome, span.start_ns, span.end_ns, unit.work, span
-        )
+        self._end(trace, trace_id, span.span_id, task, task_type, outcome, span.start_ns, span.end_ns, unit.work, span)
 
     def _own_sums(self, trace: Trace, task: Task, unit: Unit) -> None:
         """What only the task itself told: its token sums where nothing was counted below, and money beyond that."""
@@ -818,7 +828,9 @@ class Tasks:
             self._dirty.add(score.trace_id)
         ended = self._scored(trace, score.span_id)
         if ended is not None:
-            self._ledger.score(ended.agent, ended.task_type, ended.variant, score.name, score.value, score.trace_id.hex())
+            self._ledger.score(
+                ended.agent, ended.task_type, ended.variant, score.name, score.value, score.trace_id.hex()
+            )
         elif len(trace.scores) < 100:
             trace.scores.append((score.name, score.value, score.span_id))
         return Verdict.SCORE
@@ -955,6 +967,8 @@ class Tasks:
             if last and failed is not None:
                 # The last that was heard is that a step of it failed: the task died of that.
                 outcome = outcomes.of_agent(Unit(failed.span, rest), None)
+            elif rest.calls and not rest.call_answered and rest.call_end_ns >= rest.last_ns:
+                outcome = outcomes.USER_CANCEL  # its last call ended without an answer: it was interrupted there
             task_type = (failed.span.task_type if failed else "") or UNKNOWN
             top = next(iter(trace.nodes), b"")
             self._end(trace, trace_id, top, task, task_type, outcome, rest.first_ns, rest.last_ns, rest, given_up=True)
@@ -1068,10 +1082,12 @@ class Tasks:
             for trace_id in self._dirty
             if (trace := self._traces.get(trace_id)) is not None
         ]
-        forgotten = list(self._forgotten)
+        return encode(state), changed, list(self._forgotten)
+
+    def checkpointed(self) -> None:
+        """The last checkpoint is on disk: the next one holds what changes from now on."""
         self._dirty.clear()
         self._forgotten.clear()
-        return encode(state), changed, forgotten
 
     def restore(self, state: bytes, traces: Iterable[tuple[bytes, bytes]]) -> None:
         """Take over a checkpoint; raises msgspec.DecodeError for one that another version wrote."""
@@ -1095,33 +1111,24 @@ class Tasks:
 
 
 def in_order(events: list[AnyEvent]) -> list[AnyEvent]:
-    """The events of one request by end time; at ties the child first."""
-    ordered = sorted(events, key=_end)
-    at = 0
-    while at < len(ordered) - 1:
-        if _end(ordered[at]) == _end(ordered[at + 1]):
-            to = at + 1
-            while to < len(ordered) and _end(ordered[to]) == _end(ordered[at]):
-                to += 1
-            ordered[at:to] = _children_first(ordered[at:to])
-            at = to
-        else:
-            at += 1
-    return ordered
+    """The events of one request by end time, but a child before its parent: clocks that tick in milliseconds, and calls
+    that are cut off with their task, let a child end at the same time or a little later."""
+    ends = [_end(event) for event in events]
+    by_id = {event.span_id: at for at, event in enumerate(events) if isinstance(event, Event)}
+    moved = False
+    for at, event in enumerate(events):
+        child, steps = at, 0
+        while isinstance(event, Event) and steps < _MAX_DEPTH:
+            above = by_id.get(event.parent_id)
+            if above is None or ends[above] > ends[child]:
+                break
+            ends[above] = (ends[child][0], ends[child][1], ends[child][2] + 1)
+            moved = True
+            child, event, steps = above, events[above], steps + 1
+    if not moved and all(ends[i] <= ends[i + 1] for i in range(len(ends) - 1)):
+        return events
+    return [events[at] for at in sorted(range(len(events)), key=ends.__getitem__)]
 
 
-def _end(event: AnyEvent) -> tuple[int, int]:
-    return (event.end_ns, -event.start_ns) if isinstance(event, Event) else (1 << 64, 0)
-
-
-def _children_first(events: list[AnyEvent]) -> list[AnyEvent]:
-    by_id = {event.span_id: event for event in events if isinstance(event, Event)}
-
-    def depth(event: AnyEvent) -> int:
-        steps = 0
-        while isinstance(event, Event) and event.parent_id in by_id and steps < _MAX_DEPTH:
-            event = by_id[event.parent_id]
-            steps += 1
-        return -steps
-
-    return sorted(events, key=depth)
+def _end(event: AnyEvent) -> tuple[int, int, int]:
+    return (event.end_ns, -event.start_ns, 0) if isinstance(event, Event) else (1 << 64, 0, 0)

@@ -37,6 +37,7 @@ class Work(msgspec.Struct, array_like=True, gc=False):
     call_error: str = ""
     call_refused: bool = False
     call_final: bool = False
+    call_asked: bool = False  # it asked for a tool
     tool_end_ns: int = -1
     tool_error: str = ""
     answered_end_ns: int = -1  # the end of the last call that was answered
@@ -64,6 +65,7 @@ class Work(msgspec.Struct, array_like=True, gc=False):
             self.call_error = other.call_error
             self.call_refused = other.call_refused
             self.call_final = other.call_final
+            self.call_asked = other.call_asked
         if other.tool_end_ns >= self.tool_end_ns:
             self.tool_end_ns = other.tool_end_ns
             self.tool_error = other.tool_error
@@ -100,7 +102,7 @@ class Family(msgspec.Struct, array_like=True, gc=False):
 
     bare: Work
     units: list[bytes]  # span ids, into Trace.units
-    failed: bool = False  # a child span says that its parent failed
+    failed: str = ""  # a child span says that its parent, a tool call, failed: error or invalid
     root: Event | None = None  # the span below a remote parent that all of this is below
 
     def __bool__(self) -> bool:
@@ -128,6 +130,7 @@ class Task(msgspec.Struct, array_like=True):
     spend: float = 0.0
     call_failed: bool = False
     tool_failed: bool = False
+    asked: str = ""  # the tool that the last call asked for, where it told
     loop: Loop = msgspec.field(default_factory=Loop)
 
 

@@ -1,5 +1,7 @@
 """Claude Code and the Claude Agent SDK's own spans: `claude_code.*`, told apart by `span.type`; tokens exclude the cache."""
 
+import re
+
 from exporter.dialects import common, genai
 from exporter.dialects.common import MAX_SECONDS, Reading, first_text, stop_reason
 from exporter.events import Event, Iteration, ToolCall
@@ -25,6 +27,11 @@ KEYS = genai.KEYS | {
 }
 
 
+# Of an MCP tool that failed no more is told than this. Its arguments are checked on the other side of a pipe.
+_HIDDEN = re.compile(r"^mcptoolcallerror$", re.MULTILINE)
+_MCP_ROUND_TRIP_NS = 25_000_000
+
+
 def claims(span: Span) -> bool:
     return "span.type" in span.attributes
 
@@ -32,14 +39,15 @@ def claims(span: Span) -> bool:
 def read(span: Span, reading: Reading) -> Event:
     match span.attributes.get("span.type"):
         case "interaction":
-            return genai.agent_span(span, reading, NAME, sums=(None, 0, 0, 0))
+            return genai.agent_span(span, reading, NAME, answers=True, sums=(None, 0, 0, 0))
         case "llm_request":
             return _iteration(span, reading)
         case "tool":
             return _tool(span, reading)
         case "tool.execution":
             # The call's failure is told here only; `tasks` hands it to the call above.
-            return reading.passage(span, NAME, common.failure(span, "tool"))
+            error = common.failure(span, "tool")
+            return reading.passage(span, NAME, error and common.tool_result(span, error, _HIDDEN, _MCP_ROUND_TRIP_NS))
         case _:
             return reading.passage(span, NAME)
 
@@ -67,6 +75,7 @@ def _iteration(span: Span, reading: Reading) -> Event:
         answered=inputs is not None or outputs is not None or bool(stop) or bool(response_id),
         response_id=response_id[:200],
         stop_reason=stop,
+        asked="",
         refused=refused,
         final=False,
         purpose="retry" if attempt > 1 else "",

@@ -1,6 +1,7 @@
 """What every dialect needs: the head of an event, numbers that can be meant, and why a span failed."""
 
 import hashlib
+import json
 import math
 import re
 from collections import Counter
@@ -162,7 +163,9 @@ def hash_of(arguments: object) -> bytes:
 CANCELLED = "cancelled"
 MAX_ITERATIONS = "max_iterations"
 
-_CANCELLED = re.compile(r"keyboardinterrupt|cancell?ederror|aborterror|\bcancell?ed by\b|\buser cancel|^cancell?ed$|generatorexit")
+_CANCELLED = re.compile(
+    r"keyboardinterrupt|cancell?ederror|aborterror|\bcancell?ed by\b|\buser cancel|^cancell?ed$|generatorexit"
+)
 _MAX_ITERATIONS = re.compile(
     r"usagelimitexceeded|graphrecursionerror|llmcallslimitexceeded|max(imum)?[ _]?(number of )?[ _]?(iter|turn|step)"
     r"|maxiter|maxturn|recursion limit of|max number of llm calls|iteration limit"
@@ -226,17 +229,79 @@ def failure(span: Span, default: str) -> str:
     return ""
 
 
-def tool_result(span: Span, error: str) -> str:
-    """ok, error, or invalid where the message says that the arguments were wrong or the tool does not exist."""
+# google-adk and openai-agents say no more than this of a failed tool call.
+_HIDDEN = re.compile(r"^tool_error$|^_other$|details are redacted", re.MULTILINE)
+_BEFORE_IT_RAN_NS = 3_000_000
+
+
+def tool_result(
+    span: Span, error: str, hidden: re.Pattern[str] = _HIDDEN, before_it_ran_ns: int = _BEFORE_IT_RAN_NS
+) -> str:
+    """ok, error, or invalid where the message says that the arguments were wrong or the tool does not exist.
+
+    Some sources hide why a call failed (`hidden` matches what they say instead). Arguments are checked before a tool
+    runs: there a call that failed in less time than `before_it_ran_ns` is taken for one with wrong arguments.
+    """
     if not error:
         return "ok"
     words = told(span)
-    return "invalid" if _INVALID_ARGUMENTS.search(words) or _UNKNOWN_TOOL.search(words) else "error"
+    if _INVALID_ARGUMENTS.search(words) or _UNKNOWN_TOOL.search(words):
+        return "invalid"
+    return "invalid" if hidden.search(words) and span.end_ns - span.start_ns < before_it_ran_ns else "error"
+
+
+def arguments_fit(schema: object, arguments: object) -> bool | None:
+    """Whether a call's arguments (JSON) have all required fields, of the right type, and no unknown one where those are
+    forbidden; None where the schema or the arguments are not there to tell."""
+    try:
+        wanted, given = json.loads(text(schema)), json.loads(text(arguments))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(wanted, dict) or not isinstance(given, dict):
+        return None
+    properties = wanted.get("properties")
+    if not isinstance(properties, dict):
+        return None
+    required = wanted.get("required")
+    if isinstance(required, list) and any(key not in given for key in required if isinstance(key, str)):
+        return False
+    if wanted.get("additionalProperties") is False and any(key not in properties for key in given):
+        return False
+    return all(_of_type(value, properties.get(key)) for key, value in given.items())
+
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int,),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+def _of_type(value: object, schema: object) -> bool:
+    named = schema.get("type") if isinstance(schema, dict) else None
+    types = _JSON_TYPES.get(named) if isinstance(named, str) else None
+    if types is None:
+        return True  # no type, or a union: not ours to judge
+    return isinstance(value, types) and not (isinstance(value, bool) and bool not in types)
 
 
 # -- finish reasons --------------------------------------------------------------------------------------------------
 
-_REFUSALS = frozenset({"refusal", "refused", "content_filter", "contentfilter", "safety", "prohibited_content", "blocklist"})
+_REFUSALS = frozenset(
+    {
+        "refusal",
+        "refused",
+        "content_filter",
+        "content_filtered",
+        "contentfilter",
+        "safety",
+        "prohibited_content",
+        "blocklist",
+    }
+)
 _SAME = {
     "stop": "end_turn",
     "end_turn": "end_turn",
@@ -264,7 +329,7 @@ def stop_reason(value: object) -> tuple[str, bool]:
     Takes a string, an array, or an array written as a JSON string; of several, a refusal wins, else the first.
     """
     items: list[object] = value if isinstance(value, list) else [value]
-    names = []
+    names: list[str] = []
     for item in items:
         if isinstance(item, str) and item:
             names += re.findall(r"[\w.-]+", item.lower()) if item[0] in "[\"'" else [item.lower()]

@@ -77,7 +77,17 @@ ARGUMENTS = ("gen_ai.tool.call.arguments", "tool_arguments", "gen_ai.tool.args")
 
 # Names that frameworks give by themselves: they say nothing of the task.
 DEFAULT_NAMES = frozenset(
-    {"langgraph", "agent workflow", "agent_workflow", "workflow", "crewai.workflow", "crewai", "agent", "default", "chain"}
+    {
+        "langgraph",
+        "agent workflow",
+        "agent_workflow",
+        "workflow",
+        "crewai.workflow",
+        "crewai",
+        "agent",
+        "default",
+        "chain",
+    }
 )
 
 KEYS = common.KEYS.union(
@@ -147,6 +157,7 @@ def iteration(
         answered=inputs is not None or bool(stop) or bool(response_id),
         response_id=response_id[:200],
         stop_reason=stop,
+        asked="",
         refused=refused,
         final=False,
         purpose="",
@@ -221,6 +232,7 @@ def agent_span(
     name: str = "",
     task_type: str = "",
     nested: bool = False,
+    answers: bool = False,
     finish: object = None,
     sums: tuple[int | None, int, int, int] | None = None,
 ) -> Event:
@@ -255,6 +267,7 @@ def agent_span(
         name=name,
         task_type=text(attributes.get("task.type")) or task_type or workflow,
         nested=nested,
+        answers=answers,
         outcome=named if named in ("success", "failure") else "",
         reason="",
         success=reading.flag(attributes, "task.success"),
@@ -270,5 +283,3 @@ def agent_span(
         cost_usd=None,
         refused=stop_reason(finish)[1],
     )
-
-

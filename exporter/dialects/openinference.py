@@ -2,7 +2,7 @@
 
 from exporter.dialects import common, genai
 from exporter.dialects.common import Reading, first_text, stop_reason
-from exporter.events import AgentSpan, Event, Iteration
+from exporter.events import AgentSpan, Event, Iteration, ToolCall
 from exporter.spans import Span, text
 
 NAME = "openinference"
@@ -10,6 +10,7 @@ SCOPES: tuple[str, ...] = ("openinference.instrumentation.",)
 
 _CACHE_READ = ("llm.token_count.prompt_details.cache_read", "llm.token_count.prompt_details.cache_input")
 _CACHE_WRITE = ("llm.token_count.prompt_details.cache_write", "llm.token_count.prompt_details.cache_creation")
+_ASKED = "llm.output_messages.0.message.tool_calls.0.tool_call.function.name"
 _MODEL = ("llm.request.model_name", "llm.model_name", "llm.response.model_name", "embedding.model_name")
 
 KEYS = common.KEYS.union(
@@ -29,9 +30,12 @@ KEYS = common.KEYS.union(
         "gen_ai.agent.name",
         "agent_name",
         "graph.node.id",
+        "tool.parameters",
+        _ASKED,
     },
 )
 
+_REJECTED_CALL = "smolagents.utils.AgentToolCallError"
 # Where the framework always puts a workflow above its agents.
 _NESTED_SCOPES = ("openinference.instrumentation.openai_agents", "openinference.instrumentation.crewai")
 
@@ -46,16 +50,33 @@ def read(span: Span, reading: Reading) -> Event:
         case "LLM":
             return _iteration(span, reading)
         case "TOOL":
-            return genai.tool_call(span, reading, NAME, arguments=attributes.get("input.value"))
+            return _tool(span, reading)
         case "AGENT" if "tool.name" in attributes:
             # LangChain's marks whatever has "agent" in its name as an agent, tools included.
-            return genai.tool_call(span, reading, NAME, arguments=attributes.get("input.value"))
+            return _tool(span, reading)
+        case "CHAIN" if any(e.attributes.get("exception.type") == _REJECTED_CALL for e in span.events):
+            # smolagents rejects a call before its tool has a span; the step it happened in is all there is.
+            return ToolCall(
+                *reading.head(span, NAME, "tool"),
+                tool="",
+                result="invalid",
+                arguments=b"",
+                confidence=None,
+                seconds=-1.0,
+            )
         case "AGENT":
             return _agent(span, reading, chain=False)
         case "CHAIN":
             return _agent(span, reading, chain=True)
         case _:
             return reading.passage(span, NAME)
+
+
+def _tool(span: Span, reading: Reading) -> Event:
+    arguments = span.attributes.get("input.value")
+    schema = span.attributes.get("tool.parameters")
+    result = "invalid" if common.failed(span) and common.arguments_fit(schema, arguments) is False else ""
+    return genai.tool_call(span, reading, NAME, arguments=arguments, result=result)
 
 
 def _tokens(span: Span, reading: Reading) -> tuple[int | None, int, int, int]:
@@ -85,6 +106,7 @@ def _iteration(span: Span, reading: Reading) -> Event:
         answered=inputs is not None or bool(stop),
         response_id="",
         stop_reason=stop,
+        asked=text(attributes.get(_ASKED)),
         refused=refused,
         final=False,
         purpose="",
@@ -108,6 +130,7 @@ def _agent(span: Span, reading: Reading, *, chain: bool) -> Event:
         name=name,
         task_type=text(attributes.get("task.type")),
         nested=chain or span.scope in _NESTED_SCOPES,
+        answers=False,
         outcome="",
         reason="",
         success=reading.flag(attributes, "task.success"),
