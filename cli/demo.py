@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import time
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Thread
 from types import FrameType
@@ -11,7 +12,7 @@ from types import FrameType
 from demo import scenarios
 from demo.fleet import Fleet
 from demo.play import Sender, play
-from demo.scenarios import Scenario
+from demo.scenarios import Runaway, Scenario
 
 _EPILOG = """\
 scenarios:
@@ -50,6 +51,21 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("--seed", type=int, default=0, help="another draw of the same scenario")
     parser.add_argument(
         "--bare", action="store_true", help="only what the base schema requires: no model, no arguments, all spans OK"
+    )
+    runaway = Runaway()
+    parser.add_argument(
+        "--runaway-tasks",
+        type=int,
+        default=runaway.tasks,
+        metavar="N",
+        help="tasks that loop once the tool is broken (default %(default)s)",
+    )
+    parser.add_argument(
+        "--loop-seconds",
+        type=_positive,
+        default=runaway.seconds / runaway.loops,
+        metavar="SECONDS",
+        help="time of one loop, in the scenario's time (default %(default).2f)",
     )
     parser.add_argument(
         "--control",
@@ -107,13 +123,17 @@ def run(options: argparse.Namespace) -> int:
 
 def _scenario(options: argparse.Namespace) -> Scenario:
     after = {} if options.after is None else {"after": options.after}
+    usual = Runaway()
+    seconds = options.loop_seconds * usual.loops
+    spread = usual.spread_seconds * seconds / usual.seconds
+    runaway = Runaway(tasks=options.runaway_tasks, seconds=seconds, spread_seconds=spread)
     match options.scenario:
         case "incident":
-            return scenarios.incident(**after)
+            return scenarios.incident(runaway=runaway, **after)
         case "launch":
-            return scenarios.launch(**after)
+            return replace(scenarios.launch(**after), runaway=runaway)
         case _:
-            return scenarios.normal()
+            return replace(scenarios.normal(), runaway=runaway)
 
 
 def _until(options: argparse.Namespace, scenario: Scenario) -> str:

@@ -88,7 +88,7 @@ class Scenario:
 
 SUPPORT = Agent(
     name="support-agent",
-    tasks_per_minute=12,
+    tasks_per_minute=20,
     types=(
         TaskType("order_status", 0.60, 3, 1400, 8.0),
         TaskType("refund", 0.25, 5, 2000, 8.5),
@@ -101,7 +101,7 @@ SUPPORT = Agent(
 )
 RESEARCH = Agent(
     name="research-agent",
-    tasks_per_minute=4,
+    tasks_per_minute=6,
     types=(TaskType("question", 0.7, 4, 3000, 6.0), TaskType("report", 0.3, 10, 5000, 8.0)),
     tools=(Tool("web_search", 0.6, 1.5, error=0.06), Tool("fetch_page", 0.4, 2.5, error=0.08)),
     model="claude-sonnet-4-5-20250929",
@@ -110,7 +110,7 @@ RESEARCH = Agent(
 )
 SUMMARIZER = Agent(
     name="summarizer",
-    tasks_per_minute=8,
+    tasks_per_minute=12,
     types=(TaskType("summarize", 1.0, 1.3, 6000, 5.0),),
     tools=(Tool("read_document", 1.0, 0.3),),
     model="gpt-4o-mini-2024-07-18",

@@ -1,0 +1,41 @@
+"""The configuration of the local stack's servers: the same generators as everywhere, with this machine's addresses."""
+
+from pathlib import Path
+
+from alert_rules.generate import prometheus_config, rule_files
+from alert_rules.routing import alertmanager_config
+from alert_rules.rules import Site
+from alert_rules.thresholds import Thresholds
+from stack.pager import ROUTING_KEY
+from stack.ports import LOOPBACK, Ports
+
+SCRAPE_INTERVAL = "5s"
+"""Shorter than in production (15s), so that one sees at once what happens."""
+
+
+def write(data: Path, ports: Ports, thresholds: Thresholds) -> None:
+    """Writes `prometheus/prometheus.yml`, its rules, and `alertmanager/alertmanager.yml` into the folder `data`."""
+    rules = data / "prometheus" / "rules"
+    rules.mkdir(parents=True, exist_ok=True)
+    for old in rules.glob("*.yml"):
+        old.unlink()
+    for name, text in rule_files(thresholds, Site()).items():
+        (rules / name).write_text(text, encoding="utf-8")
+    prometheus = prometheus_config(
+        exporters=[f"{LOOPBACK}:{ports.metrics}"],
+        alertmanagers=[f"{LOOPBACK}:{ports.alertmanager}"],
+        scrape_interval=SCRAPE_INTERVAL,
+        evaluation_interval=SCRAPE_INTERVAL,
+    )
+    (data / "prometheus" / "prometheus.yml").write_text(prometheus, encoding="utf-8")
+
+    # The pager checks the form of the key and of the address, not whose they are: nothing secret is in these files.
+    secrets = data / "alertmanager" / "secrets"
+    secrets.mkdir(parents=True, exist_ok=True)
+    pager = f"http://{LOOPBACK}:{ports.pager}"
+    (secrets / "pagerduty_routing_key").write_text(ROUTING_KEY, encoding="utf-8")
+    (secrets / "slack_api_url").write_text(f"{pager}/services/T00000000/B00000000/local", encoding="utf-8")
+    alertmanager = alertmanager_config(
+        pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(secrets), controller_url=None
+    )
+    (data / "alertmanager" / "alertmanager.yml").write_text(alertmanager, encoding="utf-8")
