@@ -61,10 +61,14 @@ class Counter:
     def __init__(self, family: Family, clock: Clock, values: Values, created: float) -> None:
         self._clock = clock
         self.labels = labels_text(family, values)
+        self.restore(created, 0.0, None)
+
+    def restore(self, created: float, value: float, exemplar: Exemplar | None) -> None:
+        """Take over what a snapshot says; `created` is unix time in seconds."""
         self.created = created
         self.created_text = number_text(float(created))
-        self.value = 0.0
-        self.exemplar: Exemplar | None = None
+        self.value = value
+        self.exemplar = exemplar
 
     def inc(self, amount: float = 1.0, trace: str | None = None) -> None:
         """Add `amount`; `trace` (hex trace id) becomes the exemplar. ValueError if it is negative or not finite."""
@@ -109,11 +113,15 @@ class Histogram:
         self._bounds = family.buckets
         self.labels = labels_text(family, values)
         self.around_le = around_le(family, values)
+        self.restore(created, 0.0, [0] * (len(family.buckets) + 1), None)
+
+    def restore(self, created: float, total: float, counts: list[int], exemplars: list[Exemplar | None] | None) -> None:
+        """Take over what a snapshot says; `created` is unix time in seconds."""
         self.created = created
         self.created_text = number_text(float(created))
-        self.counts = [0] * (len(family.buckets) + 1)
-        self.sum = 0.0
-        self.exemplars: list[Exemplar | None] | None = None
+        self.sum = total
+        self.counts = counts
+        self.exemplars = exemplars
 
     def observe(self, value: float, trace: str | None = None) -> None:
         """Count `value` (in the family's unit) into its bucket; `trace` (hex trace id) becomes that bucket's exemplar.
@@ -471,16 +479,16 @@ class Measures:
             self._retake(label)
 
     def _take_over(self, saved: _Saved) -> None:
+        # Children that are there already stay the same objects: callers keep them.
         for at, (values, created) in enumerate(zip(saved.series, saved.created, strict=True)):
             if saved.name in self._counters:
-                counter = self._counters[saved.name].create(values, created)
-                counter.value = saved.values[at]
-                counter.exemplar = saved.exemplars[at]
+                counters = self._counters[saved.name]
+                counter = counters.children.get(values) or counters.create(values, created)
+                counter.restore(created, saved.values[at], saved.exemplars[at])
             else:
-                histogram = self._histograms[saved.name].create(values, created)
-                histogram.sum = saved.values[at]
-                histogram.counts = saved.counts[at]
-                histogram.exemplars = saved.bucket_exemplars[at]
+                histograms = self._histograms[saved.name]
+                histogram = histograms.children.get(values) or histograms.create(values, created)
+                histogram.restore(created, saved.values[at], saved.counts[at], saved.bucket_exemplars[at])
 
 
 @lru_cache(maxsize=10_000)

@@ -383,6 +383,17 @@ class TestRestart:
         fresh.histogram("agent_task_cost_usd", "a", "t", "stable").observe(3, TRACE)
         assert fresh.value("agent_task_cost_usd", "a", "t", "stable") == 2
 
+    def test_children_looked_up_before_the_restart_was_read_go_on_counting(self, measures: Measures) -> None:
+        measures.counter("agent_exporter_spans_total", "counted").inc(5)
+        fresh = Measures()
+        kept = fresh.counter("agent_exporter_spans_total", "counted")
+        histogram = fresh.histogram("agent_task_cost_usd", "a", "t", "stable")
+        fresh.restore(measures.snapshot())
+        kept.inc()
+        histogram.observe(1)
+        assert fresh.value("agent_exporter_spans_total", "counted") == 6
+        assert fresh.value("agent_task_cost_usd", "a", "t", "stable") == 1
+
     def test_the_limits_know_the_values_from_before_the_restart(self, clock: Clock) -> None:
         measures = Measures(clock=clock, max_values={"tool": 1})
         measures.counter("agent_tool_calls_total", "a", "one", "stable", "ok").inc()
