@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -15,8 +16,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 # aiohttp logs bad requests with their bytes, tokens among them.
 _silent = logging.getLogger("exporter.aiohttp")
-_silent.propagate = False
-_silent.addHandler(logging.NullHandler())
+_silent.setLevel(logging.CRITICAL + 1)
 
 _LINGER_SECONDS = 2
 
@@ -128,4 +128,7 @@ def why_not(address: Address) -> str | None:
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return error.reason or str(error)
-    return error.strerror.lower() if error.strerror else str(error)
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    # asyncio has put words of its own into error.strerror.
+    return os.strerror(error.errno).lower()

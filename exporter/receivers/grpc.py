@@ -130,7 +130,8 @@ class GrpcReceiver:
         except TimeoutError:
             raise self._intake.too_slow() from None
         if message is grpc.aio.EOF:
-            # No message, or one over the limit: that grpc-core has refused in its own words, and here it is counted.
+            # Over the limit (grpc-core has refused it, in words of its own), or the client is gone, or it sent no message:
+            # they look the same from here. Counted as the first, which someone has to do something about.
             raise self._intake.too_large()
         return bytes(message)
 
