@@ -16,9 +16,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "replay",
         help="what recorded spans would count as",
-        description="Sends recorded export requests through the exporter on the times they arrived at, winds its clock past "
-        "every time-out and prints the metrics. Reads OTLP/JSON lines as the Collector's file exporter writes them, and "
-        "recordings of protobuf requests (docs/replay.md).",
+        description="Sends recorded export requests through the exporter on the times they arrived at, winds its clock "
+        "past every time-out and prints the metrics. Reads OTLP/JSON lines as the Collector's file exporter writes them, "
+        "and recordings of protobuf requests (docs/replay.md).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

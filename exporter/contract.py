@@ -157,7 +157,7 @@ BY_NAME: dict[str, Family] = {family.name: family for family in FAMILIES}
 
 
 def series_labels() -> dict[str, frozenset[str]]:
-    """Every sample name a selector may name, with the labels it may match (the scrape's own `job`, `instance` added)."""
+    """Every sample name a selector may name, with the labels it may match (the scrape's own `job`, `instance` too)."""
     found: dict[str, frozenset[str]] = {}
     for family in FAMILIES:
         labels = frozenset(family.labels) | {"job", "instance"}

@@ -173,9 +173,16 @@ class Ledger:
             self._measures.counter("agent_rollout_started_total", task.agent, name, stage, task.variant, shard).inc()
 
     def ended(
-        self, task: Task, task_type: str, outcome: str, reason: str, seconds: float | None, iterations: int, cost: float,
+        self,
+        task: Task,
+        task_type: str,
+        outcome: str,
+        reason: str,
+        seconds: float | None,
+        iterations: int,
+        cost: float,
         trace: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`seconds` is None for a task that was given up or whose times cannot be meant."""
         measures, agent, variant = self._measures, task.agent, task.variant
         measures.seen_task_type(agent, task_type, variant)

@@ -146,7 +146,7 @@ class Pipeline:
         return self._take(read)
 
     def take_logs(self, body: bytes, *, json: bool = False, may_speak_for: frozenset[str] | None = None) -> Answer:
-        """Count the evaluations of an ExportLogsServiceRequest; all other records are dropped. Raises like the other."""
+        """Count the evaluations of an ExportLogsServiceRequest; other records are dropped. Raises like the other."""
         records = self._decoder.log_records_json(body) if json else self._decoder.log_records(body)
         read = _Read()
         for record in records:
@@ -199,9 +199,7 @@ class Pipeline:
             return
         self._read_score(record.trace_id, record.span_id, agent, record.attributes, read)
 
-    def _read_score(
-        self, trace_id: bytes, span_id: bytes, agent: str, attributes: Attributes, read: _Read
-    ) -> None:
+    def _read_score(self, trace_id: bytes, span_id: bytes, agent: str, attributes: Attributes, read: _Read) -> None:
         name = text(attributes.get("gen_ai.evaluation.name")).lower().replace(" ", "_").replace("-", "_")
         value = self._reading.number(attributes, "gen_ai.evaluation.score.value", 0, 1)
         if name in _SCORE_NAMES and value is not None:
@@ -291,7 +289,13 @@ class Pipeline:
         if journal is not None:
             due = now - self._checkpointed >= _CHECKPOINT_SECONDS and self._appended
             if due or self._appended >= _CHECKPOINT_BYTES:
-                self.checkpoint()
+                try:
+                    self.checkpoint()
+                except JournalError as error:
+                    # Nothing is lost: the log still holds it. The next one is tried when this much has come again.
+                    _log.warning("no checkpoint: %s", error)
+                    self._checkpointed = now
+                    self._appended = 0
 
     def end_of_time(self) -> float:
         """A moment after every time-out of what is in flight now, for replays."""
@@ -378,10 +382,10 @@ class Pipeline:
                 requests += 1
                 if requests % _PROGRESS_REQUESTS == 0:
                     _log.info("journal: %d requests since the last checkpoint read so far", requests)
-        except (msgspec.DecodeError, KeyError) as error:
+        except (msgspec.DecodeError, KeyError, ValueError) as error:
             raise JournalError(
-                f"the journal in {journal.directory} was written by another version of the exporter ({error}); start that "
-                "version, or move the directory away to begin anew"
+                f"the journal in {journal.directory} was written by another version of the exporter ({error}); start "
+                "that version, or move the directory away to begin anew"
             ) from error
         finally:
             self._at = None

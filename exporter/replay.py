@@ -1,8 +1,8 @@
 """Recorded spans through the exporter's own path, on the times they arrived at, and then past every time-out.
 
-Reads two kinds of file: recordings of export requests (repeated: 8 bytes arrival time in unix nanoseconds, 4 bytes length,
-both big-endian, then the request in protobuf), and OTLP/JSON, one request a line, as the Collector's file exporter
-writes it; there each request arrives when the last of its spans ended.
+Reads two kinds of file: recordings of export requests (repeated: 8 bytes arrival time in unix nanoseconds, 4 bytes
+length, both big-endian, then the request in protobuf), and OTLP/JSON, one request a line, as the Collector's file
+exporter writes it; there each request arrives when the last of its spans ended.
 """
 
 import json
@@ -71,8 +71,8 @@ def _lines(path: Path, data: bytes) -> Iterator[Request]:
             request = json.loads(line)
         except (ValueError, RecursionError):
             raise ReplayError(
-                f"{path}, line {number}: neither a recording nor OTLP/JSON, one request a line, as the Collector's file "
-                "exporter writes it"
+                f"{path}, line {number}: neither a recording nor OTLP/JSON, one request a line, as the "
+                "Collector's file exporter writes it"
             ) from None
         if not isinstance(request, dict) or not ({"resourceSpans", "resourceLogs"} & request.keys()):
             raise ReplayError(f"{path}, line {number}: no OTLP request: it has neither resourceSpans nor resourceLogs")

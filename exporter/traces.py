@@ -2,15 +2,20 @@
 
 The spans of a trace arrive children first, from several processes, some never. So work is gathered where it can be
 proved to belong: under an agent span that arrived (a `Unit`), or under the id of the parent that is still missing
-(a `Family`). When that parent arrives, its family moves on to it.
+(a `Family`). When that parent arrives, its family moves on to where the parent itself belongs.
 """
+
+from typing import TypeAlias
 
 import msgspec
 
-from exporter.events import AgentSpan, Event
+from exporter.events import AgentSpan, Event, Iteration
 from exporter.loops import Loop
 
 PASSAGE, CALL, TOOL, AGENT = range(4)
+
+# How far up a trace is walked: deeper nesting is nobody's, and a circle of parents ends here.
+MAX_DEPTH = 500
 
 
 class Node(msgspec.Struct, array_like=True, gc=False):
@@ -47,9 +52,29 @@ class Work(msgspec.Struct, array_like=True, gc=False):
     def __bool__(self) -> bool:
         return bool(self.calls or self.tools)
 
-    def span(self, start_ns: int, end_ns: int) -> None:
+    def cover(self, start_ns: int, end_ns: int) -> None:
         self.first_ns = min(self.first_ns, start_ns) if self.first_ns else start_ns
         self.last_ns = max(self.last_ns, end_ns)
+
+    def last_call(self, event: Iteration) -> None:
+        """The call is the last one so far, if none that ended later came before."""
+        if event.answered and not event.error:
+            self.answered_end_ns = max(self.answered_end_ns, event.end_ns)
+        if event.end_ns >= self.call_end_ns:
+            self.call_end_ns = event.end_ns
+            self.call_answered = event.answered or bool(event.error)
+            self.call_error = event.error
+            self.call_refused = event.refused
+            self.call_final = event.final
+            self.call_asked = event.stop_reason == "tool_use"
+
+    def learn(self, facts: dict[str, str | int | float | bool] | None) -> None:
+        if facts:
+            self.facts = {**(self.facts or {}), **facts}
+
+    def least_sure(self, confidence: float | None) -> None:
+        if confidence is not None and (self.confidence is None or confidence < self.confidence):
+            self.confidence = confidence
 
     def add(self, other: "Work") -> None:
         self.iterations += other.iterations
@@ -58,7 +83,7 @@ class Work(msgspec.Struct, array_like=True, gc=False):
         self.calls += other.calls
         self.tools += other.tools
         if other.first_ns:
-            self.span(other.first_ns, other.last_ns)
+            self.cover(other.first_ns, other.last_ns)
         if other.call_end_ns >= self.call_end_ns:
             self.call_end_ns = other.call_end_ns
             self.call_answered = other.call_answered
@@ -70,10 +95,8 @@ class Work(msgspec.Struct, array_like=True, gc=False):
             self.tool_end_ns = other.tool_end_ns
             self.tool_error = other.tool_error
         self.answered_end_ns = max(self.answered_end_ns, other.answered_end_ns)
-        if other.confidence is not None and (self.confidence is None or other.confidence < self.confidence):
-            self.confidence = other.confidence
-        if other.facts:
-            self.facts = {**(self.facts or {}), **other.facts}
+        self.least_sure(other.confidence)
+        self.learn(other.facts)
 
 
 class Unit(msgspec.Struct, array_like=True, gc=False):
@@ -88,9 +111,9 @@ class Unit(msgspec.Struct, array_like=True, gc=False):
 
     def absorb(self, inner: "Unit") -> None:
         self.work.add(inner.work)
-        own_name = inner.span.name or inner.inner_name
+        self.work.learn(inner.span.facts)
         if not self.inner_name:
-            self.inner_name = own_name
+            self.inner_name = inner.span.name or inner.inner_name
         if not inner.behind_tool:
             for error, at in ((inner.span.error, inner.span.end_ns), (inner.inner_error, inner.inner_error_ns)):
                 if error and at >= self.inner_error_ns:
@@ -126,17 +149,23 @@ class Task(msgspec.Struct, array_like=True):
     rollout: tuple[str, str, str] | None
     began: float  # unix seconds, by the exporter's clock
     started: bool = False  # counted as started
-    iterations: int = 0  # outside agent spans that ended
+    iterations: int = 0  # outside agents that ended
     spend: float = 0.0
     call_failed: bool = False
     tool_failed: bool = False
     asked: str = ""  # the tool that the last call asked for, where it told
     loop: Loop = msgspec.field(default_factory=Loop)
 
+    @property
+    def purpose(self) -> str:
+        """Of the call that ends next: METRICS' `retry`, `recovery` or `progress`."""
+        return "retry" if self.call_failed else "recovery" if self.tool_failed else "progress"
+
 
 class Ended(msgspec.Struct, array_like=True, gc=False):
-    """A task that ended: what a late score needs of it."""
+    """A task that ended: what a late score, or a late span, needs of it."""
 
+    top: bytes  # its topmost span
     agent: str
     task_type: str
     variant: str
@@ -144,8 +173,24 @@ class Ended(msgspec.Struct, array_like=True, gc=False):
     end_ns: int
 
 
+class Past(msgspec.Struct, array_like=True, gc=False):
+    """A trace that is over. `seen` holds its spans' ids, eight bytes each."""
+
+    last_arrival: float
+    seen: bytes
+    ended: list[Ended]
+    given_up: bool
+    summed: bool
+
+    def size(self) -> int:
+        return len(self.seen) // 8
+
+
+Place: TypeAlias = bytes | Unit | None
+
+
 class Trace(msgspec.Struct, array_like=True):
-    """All that is known of one trace. `seen` holds the ids of spans whose nodes were let go, eight bytes each."""
+    """A trace whose spans may still come. `seen` holds the ids of spans whose nodes were let go."""
 
     last_arrival: float
     agent: str
@@ -154,7 +199,7 @@ class Trace(msgspec.Struct, array_like=True):
     families: dict[bytes, Family] = {}
     units: dict[bytes, Unit] = {}
     open: Task | None = None
-    ended: dict[bytes, Ended] = {}
+    ended: list[Ended] = []
     calls: dict[bytes, list[Call]] = {}  # counted calls by parent
     response_ids: set[str] = set()
     scores: list[tuple[str, float, bytes]] = []  # that came before their task ended
@@ -169,11 +214,110 @@ class Trace(msgspec.Struct, array_like=True):
             at = self.seen.find(span_id, at + 1)
         return at >= 0
 
+    def size(self) -> int:
+        """Spans remembered."""
+        return len(self.nodes) + len(self.seen) // 8
+
     def family(self, anchor: bytes) -> Family:
         found = self.families.get(anchor)
         if found is None:
             found = self.families[anchor] = Family(Work(), [])
         return found
 
-    def size(self) -> int:
-        return len(self.nodes) + len(self.seen) // 8
+    def enter(self, event: Event, kind: int) -> Family | None:
+        """Put a span in its place. What waited for it moves on to where the span belongs, unless it is an agent's: that
+        is the caller's to take over. Returns what waited."""
+        self.nodes[event.span_id] = Node(event.parent_id, kind)
+        waiting = self.families.pop(event.span_id, None)
+        if waiting is None or kind == AGENT:
+            return waiting
+        if kind == TOOL:
+            for unit in self.units_of(waiting):
+                unit.behind_tool = True
+        place = self.place(event)
+        if place is None:  # below a task that ended: late, and counted already
+            for span_id in waiting.units:
+                self.units.pop(span_id, None)
+        elif isinstance(place, Unit):
+            place.work.add(waiting.bare)
+            for unit in self.take_units(waiting):
+                place.absorb(unit)
+        elif waiting:
+            family = self.family(place)
+            family.bare.add(waiting.bare)
+            family.units += waiting.units
+        return waiting
+
+    def place(self, event: Event) -> Place:
+        """Where the work of a span belongs: the id of the parent that is missing above it, or of the root; an agent
+        span's unit; or None, below a task that ended."""
+        at = event.parent_id
+        if not at:
+            return event.span_id
+        for _ in range(MAX_DEPTH):
+            node = self.nodes.get(at)
+            if node is None:
+                return at
+            if node.ended:
+                return None
+            if node.kind == AGENT:
+                unit = self.units.get(at)
+                if unit is not None:
+                    return unit
+            if not node.parent_id:
+                return at
+            at = node.parent_id
+        return at
+
+    def work_at(self, place: Place) -> Work | None:
+        if place is None:
+            return None
+        return place.work if isinstance(place, Unit) else self.family(place).bare
+
+    def units_of(self, family: Family) -> list[Unit]:
+        return [unit for span_id in family.units if (unit := self.units.get(span_id)) is not None]
+
+    def take_units(self, family: Family) -> list[Unit]:
+        units = self.units_of(family)
+        for unit in units:
+            del self.units[unit.span.span_id]
+        family.units = []
+        return units
+
+    def is_late(self, event: Event) -> bool:
+        """Whether the span began while a task of this trace ran that has ended since."""
+        return any(ended.start_ns <= event.start_ns < ended.end_ns for ended in self.ended)
+
+    def ended_task(self, span_id: bytes) -> Ended | None:
+        """The ended task that a span is in; the trace's latest, where the span is not known and none is in flight."""
+        at = span_id
+        for _ in range(MAX_DEPTH):
+            for ended in self.ended:
+                if ended.top == at:
+                    return ended
+            node = self.nodes.get(at)
+            if node is None:
+                break
+            at = node.parent_id
+        return self.ended[-1] if self.ended and self.open is None else None
+
+    def let_go(self, most: int) -> None:
+        """Of a very long trace keep the latest `most` spans' ids, and the nodes of nothing but its agents."""
+        kept = {k: n for k, n in self.nodes.items() if n.kind == AGENT or n.ended}
+        if len(kept) > most // 2:
+            kept = {}
+        self.seen = (self.seen + b"".join(k for k in self.nodes if k not in kept))[-8 * most :]
+        self.nodes = kept
+        self.calls = {}
+
+    def past(self) -> Past:
+        return Past(self.last_arrival, self.seen + b"".join(self.nodes), self.ended, self.given_up, self.summed)
+
+
+def revived(past: Past, now: float) -> Trace:
+    """A trace that was over, and of which another span came."""
+    trace = Trace(now, past.ended[-1].agent if past.ended else "", seen=past.seen, ended=past.ended)
+    trace.given_up, trace.summed = past.given_up, past.summed
+    for ended in past.ended:
+        trace.nodes[ended.top] = Node(b"", AGENT, ended=True)
+    return trace

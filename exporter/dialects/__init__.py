@@ -1,7 +1,7 @@
 """Who speaks what: a span → an event.
 
-A dialect is a module with NAME, SCOPES (the instrumentation scopes it is sent under, by prefix), KEYS (the attributes it
-reads), `claims(span)` and `read(span, reading)`. To teach the exporter a new one, add a file here and list it below.
+A dialect is a module with NAME, SCOPES (the instrumentation scopes it is sent under, by prefix), KEYS (the attributes
+it reads), `claims(span)` and `read(span, reading)`. To teach the exporter a new one, add a file here and list it below.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The Anthropic SDK's own spans: sent beside whatever else reports the same call, so that `tasks` must look for its twin."""
+"""The Anthropic SDK's own spans: sent beside whatever else reports the same call, so that a twin must be looked for."""
 
 from exporter.dialects import genai
 from exporter.dialects.common import Reading

@@ -1,4 +1,4 @@
-"""Claude Code and the Claude Agent SDK's own spans: `claude_code.*`, told apart by `span.type`; tokens exclude the cache."""
+"""Claude Code and the Claude Agent SDK's own spans, told apart by `span.type`; tokens exclude the cached ones."""
 
 import re
 

@@ -182,7 +182,8 @@ _INVALID_ARGUMENTS = re.compile(
     r"|not in the tool's input schema|arguments validation failed"
 )
 _UNKNOWN_TOOL = re.compile(
-    r"unknown tool|no such tool|tool [^ ]{1,100} (was )?not found|tool [^ ]{1,100} does not exist|toolnotfound|is not a valid tool"
+    r"unknown tool|no such tool|tool [^ ]{1,100} (was )?not found|tool [^ ]{1,100} does not exist|toolnotfound"
+    r"|is not a valid tool"
 )
 
 
@@ -204,7 +205,7 @@ def told(span: Span) -> str:
 
 
 def reason(words: str, default: str) -> str:
-    """Why it failed, of the contract's error reasons, CANCELLED or MAX_ITERATIONS; `default` where the words don't tell."""
+    """Why it failed: one of the contract's error reasons, CANCELLED or MAX_ITERATIONS; `default` where nothing tells."""
     if _CANCELLED.search(words):
         return CANCELLED
     if _MAX_ITERATIONS.search(words):

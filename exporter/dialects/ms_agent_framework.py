@@ -1,4 +1,4 @@
-"""Microsoft's Agent Framework and Semantic Kernel: GenAI names, finish reasons as a JSON string, sums repeated on the root."""
+"""Microsoft's Agent Framework and Semantic Kernel: GenAI names, finish reasons as a JSON string, sums on the root."""
 
 from exporter.dialects import genai
 from exporter.dialects.common import Reading

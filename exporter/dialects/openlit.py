@@ -1,4 +1,4 @@
-"""OpenLIT: GenAI names, but Anthropic's input tokens without the cached ones, and failed tools told by the span alone."""
+"""OpenLIT: GenAI names, but Anthropic's input tokens come without the cached ones."""
 
 from exporter.dialects import genai
 from exporter.dialects.common import Reading, first_text

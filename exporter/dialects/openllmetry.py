@@ -1,6 +1,6 @@
-"""OpenLLMetry (Traceloop): `traceloop.span.kind` on workflows, agents, tasks and tools; older calls by `llm.request.type`."""
+"""OpenLLMetry (Traceloop): `traceloop.span.kind` on workflows, agents, tasks, tools; old calls by `llm.request.type`."""
 
-from exporter.dialects import common, genai
+from exporter.dialects import genai
 from exporter.dialects.common import Reading, first_text
 from exporter.events import Event
 from exporter.spans import Span, text
