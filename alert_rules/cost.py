@@ -4,78 +4,110 @@ from alert_rules.baseline import held
 from alert_rules.promql import limit
 from alert_rules.rules import Alert, Group, Recording, Severity
 
-_MEDIAN = held("agent:usd_per_started_task:median7d")
+_USD_PER_TASK = held("agent:usd_per_started_task:median7d")
+
+
+def _spend(window: str) -> Recording:
+    """USD a second, of running and ended tasks alike: from ended tasks alone a runaway is never seen."""
+    return Recording(
+        "agent:spend_usd:rate", f"sum by (agent) (rate(agent_spend_usd_total[{window}]))", {"window": window}
+    )
+
+
+def _started(window: str) -> Recording:
+    """Tasks a second, as they start."""
+    return Recording(
+        "agent:tasks_started:rate", f"sum by (agent) (rate(agent_tasks_started_total[{window}]))", {"window": window}
+    )
+
+
+def _bound(term: str, expr: str) -> Recording:
+    """USD a second below which spend is no anomaly, for one reason; the highest bound is the limit."""
+    return Recording("agent:spend_usd:bound", expr, {"term": term})
+
 
 GROUP = Group(
     "agent-cost",
     (
         Recording("agent:seen", "group by (agent) (agent_tasks_started_total)"),
-        # USD a second, of running and ended tasks alike: from ended tasks alone a runaway is never seen.
-        Recording("agent:spend_usd:rate5m", "sum by (agent) (rate(agent_spend_usd_total[5m]))"),
-        # Tasks a second, as they start.
+        _spend("3m"),
+        _spend("5m"),
+        _started("5m"),
+        # Longer than most tasks run: what was started half an hour ago may still spend.
+        _started("30m"),
         Recording(
-            "agent:tasks_started:rate",
-            "sum by (agent) (rate(agent_tasks_started_total[5m]))",
-            {"window": "5m"},
-        ),
-        Recording(
-            "agent:tasks_started:rate",
-            "sum by (agent) (rate(agent_tasks_started_total[30m]))",
-            {"window": "30m"},
-        ),
-        # What may be spent before it is an anomaly, in USD a second, by each of the terms; the highest one holds.
-        Recording(
-            "agent:spend_usd:bound",
+            "agent:spend_usd:expected",
             f"""
-            # ten times the week's normal spend
-            {limit("cost_anomaly_factor")}
-              * on (agent) {held("agent:tasks_started:mean7d")}
-              * on (agent) {_MEDIAN}
+            # what the week makes normal
+            {held("agent:tasks_started:mean7d")} * {_USD_PER_TASK}
             """,
-            {"term": "baseline"},
+            {"basis": "week"},
         ),
         Recording(
-            "agent:spend_usd:bound",
+            "agent:spend_usd:expected",
             f"""
-            # what the tasks started of late explain: a launch or a Monday morning is no anomaly
-            {limit("cost_anomaly_traffic_factor")}
-              * on (agent) max by (agent) (agent:tasks_started:rate)
-              * on (agent) {_MEDIAN}
+            # what the tasks started of late make normal
+            max by (agent) (agent:tasks_started:rate) * {_USD_PER_TASK}
             """,
-            {"term": "traffic"},
+            {"basis": "traffic"},
         ),
-        Recording(
-            "agent:spend_usd:bound",
+        _bound(
+            "smaller",
             f"""
-            # the same by a constant, in place of the baseline, for agents with less than a day of history
-            (
-              {limit("cost_anomaly_traffic_factor")}
-                * on (agent) max by (agent) (agent:tasks_started:rate)
-                * on (agent) {limit("cost_per_task_unknown_usd")}
+            # far above both: at a launch the week is the smaller, at night the traffic
+            {limit("cost_anomaly_factor")} * on (agent) min by (agent) (agent:spend_usd:expected)
+            """,
+        ),
+        _bound(
+            "larger",
+            f"""
+            # and well above either, so that neither a launch nor a Monday morning is an anomaly
+            {limit("cost_anomaly_least_factor")} * on (agent) max by (agent) (agent:spend_usd:expected)
+            """,
+        ),
+        _bound(
+            "floor",
+            f"""
+            # small change
+            {limit("cost_anomaly_floor_usd")} / 300
+            """,
+        ),
+        _bound(
+            "tasks",
+            f"""
+            # a handful of tasks that happen to be dear
+            {limit("cost_anomaly_floor_tasks")} * on (agent) {_USD_PER_TASK} / 300
+            """,
+        ),
+        _bound(
+            "unknown",
+            f"""
+            # no day of history yet: a constant for what a task may cost, and a higher floor
+            max by (agent) (
+                label_replace(
+                  {limit("cost_anomaly_least_factor")}
+                    * on (agent) max by (agent) (agent:tasks_started:rate)
+                    * on (agent) {limit("cost_per_task_unknown_usd")},
+                  "term", "tasks", "", ""
+                )
+              or
+                label_replace({limit("cost_unknown_floor_usd")} / 300, "term", "floor", "", "")
             )
             unless on (agent)
               {held("agent:usd_per_started_task:hours7d")} >= 24
             """,
-            {"term": "unknown"},
-        ),
-        Recording(
-            "agent:spend_usd:bound",
-            f"""
-            # five minutes of small change
-            {limit("cost_anomaly_floor_usd")} / 300
-            """,
-            {"term": "floor"},
         ),
         Recording("agent:spend_usd:limit", "max by (agent) (agent:spend_usd:bound)"),
         # Multiples of the limit. Above 1 it is an anomaly, and how far above decides how long it must last.
-        Recording("agent:spend_usd:excess", "agent:spend_usd:rate5m / agent:spend_usd:limit"),
-        # After a backlog an hour of spans arrives in a minute. A lag that has lasted half an hour is a wrong clock.
+        Recording("agent:spend_usd:excess", "agent:spend_usd:rate / on (agent) group_left () agent:spend_usd:limit"),
         Recording(
             "agent:backlog",
             f"""
+            # after a backlog the spans of an hour arrive in a minute
               max by (agent) (max_over_time(agent_exporter_lag_seconds[5m]))
                 > on (agent) {limit("lag_hold_seconds")}
-            unless on (agent)
+            unless
+              # but what lasts half an hour is a wrong clock, and hides nothing
               min by (agent) (min_over_time(agent_exporter_lag_seconds[30m]))
                 > on (agent) {limit("lag_hold_seconds")}
             """,
@@ -86,18 +118,20 @@ GROUP = Group(
             severity=Severity.PAGE,
             cause="cost",
             action="breaker",
-            expr="""
+            expr=f"""
             # USD an hour, now
-            3600 * agent:spend_usd:rate5m
+            3600 * max by (agent) (agent:spend_usd:rate)
             and on (agent) (
-                # twice the limit: at once
-                agent:spend_usd:excess > 2
+                # an extreme: at once
+                agent:spend_usd:excess{{window="3m"}} > 1.5
+                and on (agent)
+                  180 * agent:spend_usd:rate{{window="3m"}} > on (agent) {limit("cost_anomaly_fast_usd")}
               or
-                # half as much again: two minutes
-                min_over_time(agent:spend_usd:excess[1m]) > 1.3
+                # clearly over the limit: a minute
+                min_over_time(agent:spend_usd:excess{{window="5m"}}[1m]) > 1.3
               or
-                # over the limit: three minutes
-                min_over_time(agent:spend_usd:excess[3m]) > 1
+                # just over the limit: three minutes
+                min_over_time(agent:spend_usd:excess{{window="5m"}}[3m]) > 1
             )
             unless on (agent)
               agent:backlog
@@ -107,7 +141,7 @@ GROUP = Group(
                 '{{ $labels.agent }} spends {{ $value | printf "%.0f" }} USD an hour, beyond what its traffic explains'
             ),
             description="""
-            Spend of the last 5 minutes is more than ten times the week's normal and more than 4.5 times what the tasks
+            Spend of the last minutes is more than ten times the week's normal, and more than 4.5 times what the tasks
             started explain. Tasks that still run are counted: look for a loop in the traces, and trip the breaker if
             there is one.
             """,

@@ -1,25 +1,31 @@
 """A2: requests to an agent fail, more of them than chance and the agent's own habit explain."""
 
-from alert_rules.baseline import held
+from alert_rules.baseline import EVALUATIONS_PER_HOUR, held
 from alert_rules.promql import limit
 from alert_rules.rules import Alert, Group, Recording, Severity
 
-# 2 minutes for an outage, 10 for what is less than one, 6 hours for an agent with a few tasks an hour.
-WINDOWS = ("2m", "10m", "1h", "6h")
 
-
-def _counts(window: str) -> tuple[Recording, ...]:
+def _counts(window: str, ended: str, failed: str) -> tuple[Recording, Recording]:
     return (
-        Recording(
-            "agent:tasks_ended:increase",
-            f"sum by (agent) (increase(agent_tasks_total[{window}]))",
-            {"window": window},
-        ),
-        Recording(
-            "agent:tasks_failed:increase",
-            f'sum by (agent) (increase(agent_tasks_total{{outcome="error"}}[{window}]))',
-            {"window": window},
-        ),
+        Recording("agent:tasks_ended:increase", ended, {"window": window}),
+        Recording("agent:tasks_failed:increase", failed, {"window": window}),
+    )
+
+
+def _of_tasks(window: str) -> tuple[Recording, Recording]:
+    return _counts(
+        window,
+        f"sum by (agent) (increase(agent_tasks_total[{window}]))",
+        f'sum by (agent) (increase(agent_tasks_total{{outcome="error"}}[{window}]))',
+    )
+
+
+def _of_hours() -> tuple[Recording, Recording]:
+    """Six hours, for an agent with a few tasks an hour, from the hourly figures: the tasks themselves are too many."""
+    return _counts(
+        "6h",
+        f"sum_over_time(agent:tasks_ended:increase1h[6h]) / {EVALUATIONS_PER_HOUR}",
+        f"sum_over_time(agent:tasks_failed:increase1h[6h]) / {EVALUATIONS_PER_HOUR}",
     )
 
 
@@ -47,23 +53,23 @@ def _evidence(against: str, expected: str) -> Recording:
     )
 
 
-def _too_many(against: str, limit_name: str) -> str:
+def _too_many(windows: str, over: str, count: str, against: str, own: str) -> str:
     return f"""
     max by (agent) (
-        agent:error_ratio:rate{{window=~"2m|10m|6h"}}
+        agent:error_ratio:rate{{window=~"{windows}"}}
       and
-        agent:tasks_failed:increase >= on (agent) group_left () {limit("error_min_count")}
+        agent:tasks_failed:increase >= on (agent) group_left () {limit(count)}
       and on (agent, window)
         # over the limit, and not by chance
         agent:error_evidence:nats{{against="{against}"}} > on (agent) group_left () {limit("error_evidence_limit")}
       and on (agent, window)
         # unlike this agent
-        agent:error_evidence:nats{{against="own"}} > on (agent) group_left () {limit("error_evidence_own")}
+        agent:error_evidence:nats{{against="own"}} > on (agent) group_left () {limit(own)}
       unless on (agent, window) (
           # six bad hours are past trouble, unless the last one is bad as well
           agent:error_ratio:rate{{window="6h"}}
         unless on (agent)
-          agent:error_ratio:rate{{window="1h"}} > on (agent) {limit(limit_name)}
+          {held("agent:tasks_failed:increase1h")} / {held("agent:tasks_ended:increase1h")} > on (agent) {limit(over)}
       )
     )
     """
@@ -72,7 +78,10 @@ def _too_many(against: str, limit_name: str) -> str:
 GROUP = Group(
     "agent-errors",
     (
-        *(rule for window in WINDOWS for rule in _counts(window)),
+        *_of_tasks("2m"),
+        *_of_tasks("5m"),
+        *_of_tasks("10m"),
+        *_of_hours(),
         # Just below 1, so that the logarithms below have a value.
         Recording(
             "agent:error_ratio:rate",
@@ -86,12 +95,12 @@ GROUP = Group(
             requirement="A2, M13",
             severity=Severity.PAGE,
             cause="errors",
-            expr=_too_many("limit", "error_rate"),
+            expr=_too_many("5m|10m|6h", "error_rate", "error_min_count", "limit", "error_evidence_own"),
             keep_firing_for="10m",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of the tasks fail",
             description="""
-            More than 20 % of the tasks that ended in the last 10 minutes (2 minutes in an outage, 6 hours at a quiet
-            agent) failed with an error, more than chance or this agent's last 7 days explain.
+            More than 20 % of the tasks that ended in the last 10 minutes (5 where they are many, 6 hours where they are
+            few) failed with an error: more than chance explains, and more than this agent's last 7 days do.
             """,
         ),
         Alert(
@@ -100,12 +109,19 @@ GROUP = Group(
             severity=Severity.PAGE,
             cause="errors",
             action="off",
-            expr=_too_many("critical", "error_rate_critical"),
+            # It acts by itself and within two minutes, so it asks for more.
+            expr=_too_many(
+                "2m|10m|6h",
+                "error_rate_critical",
+                "error_critical_min_count",
+                "critical",
+                "error_critical_evidence_own",
+            ),
             keep_firing_for="10m",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of the tasks fail: switch it off",
             description="""
-            More than 30 % of the tasks that ended in the last 10 minutes (2 minutes in an outage, 6 hours at a quiet
-            agent) failed with an error, more than chance or this agent's last 7 days explain.
+            More than 30 % of the tasks that ended in the last 10 minutes (2 where they are many, 6 hours where they are
+            few) failed with an error: more than chance explains, and more than this agent's last 7 days do.
             """,
         ),
     ),

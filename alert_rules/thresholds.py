@@ -67,16 +67,19 @@ class Thresholds:
         return self.agents.get(agent, {}).get(name, default)
 
     def group(self) -> Group:
-        """The recorded series: one for every agent under `agent="*"`, one for each override."""
-        rules = [_record(name, EVERY_AGENT, self.value(name)) for name in self.limits]
-        for agent, values in sorted(self.agents.items()):
-            if agent != EVERY_AGENT:
-                rules += [_record(name, agent, values[name]) for name in self.limits if name in values]
-        return Group("agent-limits", tuple(rules))
+        """The recorded series: every limit under `agent="*"`, and each agent's own."""
+        own = [_record(agent, values, {}) for agent, values in sorted(self.agents.items()) if agent != EVERY_AGENT]
+        defaults = {name: self.value(name) for name in self.limits}
+        return Group("agent-limits", (_record(EVERY_AGENT, defaults, self.limits), *own))
 
 
-def _record(name: str, agent: str, value: float) -> Recording:
-    return Recording("agent:limit", f"vector({value:g})", {"name": name, "agent": agent})
+def _record(agent: str, values: Mapping[str, float], explained: Mapping[str, Limit]) -> Recording:
+    terms = []
+    for name, value in values.items():
+        limit = explained.get(name)
+        comment = f"# {limit.requirement}: {limit.means}\n" if limit else ""
+        terms.append(f'{comment}label_replace(vector({value:g}), "name", "{name}", "", "")')
+    return Recording("agent:limit", "\nor\n".join(terms), {"agent": agent})
 
 
 def load(overrides: Path | None = None) -> Thresholds:

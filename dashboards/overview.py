@@ -51,7 +51,7 @@ def _health(thresholds: Thresholds) -> list[gl.Panel]:
     duration = f"sum by (le) (rate(agent_task_duration_seconds_bucket{{{AGENT}}}[1h]))"
     return [
         stat(
-            "Task success rate, 7 days",
+            "Success rate",
             "Share of ended tasks that reached their goal, hour by hour over 7 days; the number is the last hour. "
             "Alerts below 70 % over 7 days.",
             Query(
@@ -83,7 +83,7 @@ def _health(thresholds: Thresholds) -> list[gl.Panel]:
             width=4,
         ),
         stat(
-            "Latency, last hour",
+            "Latency",
             "End-to-end time of the tasks that ended in the last hour. Normal is 30-60 s; P99 above 5 minutes pages.",
             Query(f"histogram_quantile(0.5, {duration})", "P50", now=True),
             Query(f"histogram_quantile(0.99, {duration})", "P99", now=True),
@@ -92,7 +92,7 @@ def _health(thresholds: Thresholds) -> list[gl.Panel]:
             thresholds=steps(("text", None), ("red", 300)),
         ),
         stat(
-            "Error rate, 10 minutes",
+            "Error rate",
             "Share of the tasks ended in the last 10 minutes that failed with an error. Pages above 20 %.",
             Query(f"{failed} / ({ended} > 0)"),
             unit="percentunit",
@@ -102,17 +102,17 @@ def _health(thresholds: Thresholds) -> list[gl.Panel]:
         stat(
             "Spend now",
             "USD an hour, from the spend of the last 5 minutes, running tasks included.",
-            Query(f"3600 * sum(agent:spend_usd:rate5m{{{AGENT}}})"),
+            Query(f'3600 * sum(agent:spend_usd:rate{{{AGENT},window="5m"}})'),
             unit="currencyUSD",
         ),
         stat(
-            "Tasks in flight",
+            "In flight",
             "Tasks seen that have neither ended nor been given up.",
             Query(f"sum(agent_tasks_in_flight{{{AGENT}}})"),
             unit="short",
         ),
         stat(
-            "Looping tasks",
+            "Looping",
             "Running tasks that repeat one call, fail on one tool again and again, or iterate far beyond normal. "
             "Normal is 0.",
             Query(f"sum(agent_tasks_looping{{{AGENT}}})"),
@@ -132,13 +132,13 @@ def _health(thresholds: Thresholds) -> list[gl.Panel]:
             "Spend against its limit",
             "USD an hour by agent, and the limit above which AgentCostAnomaly pages (dashed). The limit follows "
             "traffic: a launch raises both.",
-            Query(f"3600 * agent:spend_usd:rate5m{{{AGENT}}}", "{{agent}}", exemplars=True),
+            Query(f'3600 * agent:spend_usd:rate{{{AGENT},window="5m"}}', "{{agent}}", exemplars=True),
             Query(f"3600 * agent:spend_usd:limit{{{AGENT}}}", "{{agent}} limit"),
             unit="currencyUSD",
             overrides=[dashed("/ limit$/")],
         ),
         timeseries(
-            "Latency",
+            "Latency over time",
             "P50 and P99 of the end-to-end time of ended tasks.",
             Query(
                 "histogram_quantile(0.5, sum by (le) "
@@ -220,11 +220,12 @@ def _cost() -> list[gl.Panel]:
             unit="currencyUSD",
         ),
         stat(
-            "Cost of the last 24 hours",
+            "Cost of 24 hours",
             "USD spent in the last 24 hours, to the last quarter of an hour.",
             Query(f"sum(sum_over_time(agent:spend_usd:increase1h{{{AGENT}}}[1d])) / 4", now=True),
             unit="currencyUSD",
             width=4,
+            height=8,
         ),
         pie(
             "Cost by task type",

@@ -11,7 +11,7 @@ COLUMNS = 24
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL query: over the time range, or `now` alone. `table` is the format `heatmap` of classic buckets."""
+    """A PromQL query: over the time range, or `now` alone. `buckets` takes a classic histogram's `le` apart."""
 
     expr: str
     legend: str = ""
@@ -68,6 +68,7 @@ def stat(
     unit: str,
     thresholds: list[dict[str, Any]] | None = None,
     width: int = 3,
+    height: int = 5,
     decimals: int | None = None,
     time_from: str | None = None,
     points: int | None = None,
@@ -85,8 +86,9 @@ def stat(
         noValue="no data",
         decimals=decimals,
         timeFrom=time_from,
+        hideTimeOverride=time_from is not None,
         maxDataPoints=points or 100,
-        gridPos=_size(width, 5),
+        gridPos=_size(width, height),
     )
 
 
