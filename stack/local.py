@@ -47,6 +47,7 @@ class Stack:
         self._pager = Pager(on_message=self._paged)
         self._processes = Processes(plan.data / "logs")
         self._services: list[Program] = []
+        self._now = Now()
         self._alerts: dict[tuple[str, str], AlertNow] = {}
         self._broken_at: float | None = None
         self._break_at = math.inf
@@ -84,10 +85,10 @@ class Stack:
             died = asyncio.create_task(self._processes.died())
             cleanup.callback(died.cancel)
             while not died.done():
-                now = await watch.now()
-                self._note_alerts(now)
+                self._now = await watch.now()
+                self._note_alerts()
                 await self._carry_out_orders()
-                self._show(now)
+                self._show()
                 await asyncio.wait({died}, timeout=_TICK_SECONDS)
             raise Died(died.result())
 
@@ -137,8 +138,8 @@ class Stack:
                 await self._processes.tell("demo", order)
                 self._say("lookup_order is repaired: the looping tasks come to an end", "good")
 
-    def _note_alerts(self, now: Now) -> None:
-        firing = {(alert.name, alert.agent): alert for alert in now.alerts if alert.firing}
+    def _note_alerts(self) -> None:
+        firing = {(alert.name, alert.agent): alert for alert in self._now.alerts if alert.firing}
         for key in firing.keys() - self._alerts.keys():
             alert = firing[key]
             self._say(f"{alert.name} fires ({alert.severity}): {alert.summary}", "bad")
@@ -159,12 +160,12 @@ class Stack:
 
     def _say(self, text: str, kind: str = "info") -> None:
         self._events.append(Event(time.time(), text, kind))
-        self._show(Now())
+        self._show()
 
-    def _show(self, now: Now) -> None:
+    def _show(self) -> None:
         self._view.show(
             Status(
-                now=now,
+                now=self._now,
                 events=self._events,
                 open_pages=self._pager.open_incidents(),
                 services=self._services,

@@ -14,10 +14,10 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from receiving import Certificates, Running, running, token_file
 
 from exporter.listen import ListenError
 from exporter.receivers.grpc import GrpcReceiver
+from tests.exporter.receiving import Certificates, Running, running, token_file
 
 SERVICE = "/opentelemetry.proto.collector."
 TRACES = f"{SERVICE}trace.v1.TraceService/Export"

@@ -13,11 +13,11 @@ import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from receiving import Certificates, running, token_file
 
 from exporter.config import ConfigError
 from exporter.listen import ListenError
 from exporter.receivers.http import HttpReceiver
+from tests.exporter.receiving import Certificates, running, token_file
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 JSON = {"Content-Type": "application/json"}
