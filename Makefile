@@ -13,7 +13,7 @@ test: lint servers
 	$(PYTHON) -m pytest -m "not slow and not e2e" $(TESTS)
 
 e2e: servers
-	$(PYTHON) -m pytest tests/e2e -m e2e
+	$(PYTHON) -m pytest -m e2e
 
 slow: servers
 	$(PYTHON) -m pytest -m slow

@@ -1,0 +1,139 @@
+"""`agent-oncall up` as a person has it: the command, its output, the servers behind it, and nothing left after it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack.ports import Ports
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+class Up:
+    """A running `agent-oncall up`, on ports of its own."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.offset = next(n for n in random.sample(range(11_000, 50_000, 100), 50) if not Ports().moved(n).taken())
+        self.ports = Ports().moved(self.offset)
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.output = folder / "output.txt"
+        with self.output.open("w") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "up", f"--port-offset={self.offset}", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "TMPDIR": str(self.temporary)},
+            )
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def until(self, text: str) -> None:
+        while text not in self.said():
+            assert self.process.poll() is None, self.said()
+            time.sleep(0.1)
+
+    def ended(self) -> int:
+        return self.process.wait(60)
+
+    def children(self) -> list[int]:
+        """Processes that name one of its ports, the command itself aside."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes()
+            except OSError:
+                continue
+            pid = int(path.parent.name)
+            if f"127.0.0.1:{self.ports.otlp_grpc}".encode() in command or str(self.temporary).encode() in command:
+                found.append(pid)
+        return found
+
+
+@pytest.fixture
+def up(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Up]:
+    running = Up(tmp_path, *getattr(request, "param", ()))
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.parametrize("up", [("--break-after", "5")], indirect=True)
+def test_a_newcomer_sees_traffic_a_runaway_and_its_page_and_ctrl_c_leaves_nothing(up: Up) -> None:
+    up.until("PagerDuty pages")
+    said = up.said()
+    assert said.index("start to work") < said.index("tool lookup_order breaks") < said.index("PagerDuty pages")
+    pages = get(f"http://127.0.0.1:{up.ports.pager}/api/pages")
+    assert [page["service"] for page in pages["open"]] == ["pagerduty"]
+    assert "support-agent" in pages["open"][0]["summary"]
+
+    up.process.send_signal(signal.SIGINT)
+    assert up.ended() == 0, up.said()
+    assert up.children() == []
+    assert list(up.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("up", [("--break-after", "never")], indirect=True)
+def test_a_server_that_dies_ends_the_stack_and_says_why(up: Up) -> None:
+    up.until("three demo agents start")
+    prometheus = next(pid for pid in up.children() if b"prometheus.yml" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(prometheus, signal.SIGKILL)
+    assert up.ended() == 1
+    assert "agent-oncall up: prometheus was ended by SIGKILL" in up.said()
+    assert "The last lines of its log" in up.said()
+    assert up.children() == []
+
+
+@pytest.mark.parametrize("up", [("--break-after", "never")], indirect=True)
+def test_killed_it_takes_its_servers_with_it(up: Up) -> None:
+    up.until("three demo agents start")
+    assert len(up.children()) >= 4
+    up.process.kill()
+    while up.children():
+        time.sleep(0.1)
+
+
+def test_data_in_a_named_folder_stays(tmp_path: Path) -> None:
+    data = tmp_path / "kept"
+    up = Up(tmp_path, "--no-demo", "--data", str(data))
+    up.until("ready: agents send OTLP")
+    up.process.terminate()
+    assert up.ended() == 0, up.said()
+    assert (data / "prometheus" / "tsdb").is_dir()
+    assert (data / "journal").is_dir()
+
+
+def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
+    first = Up(tmp_path, "--break-after", "never")
+    first.until("ready: agents send OTLP")
+    try:
+        second = subprocess.run(
+            [sys.executable, "-m", "cli.main", "up", f"--port-offset={first.offset}"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        first.process.terminate()
+        first.ended()
+    assert second.returncode == 2
+    assert f"port {first.ports.otlp_grpc} (otlp grpc)" in second.stderr
+    assert "--port-offset" in second.stderr
