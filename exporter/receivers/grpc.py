@@ -87,26 +87,31 @@ class GrpcReceiver:
             code = grpc.StatusCode.CANCELLED
             intake.begin()
             try:
-                may_speak_for = intake.authenticate(_authorization(context)) if intake.authenticates else None
-                await self._make_room()
-                try:
-                    message = await self._read(context)
-                    answer = intake.take(
-                        signal, message, encoding=packed_as(message), json=False, may_speak_for=may_speak_for
-                    )
-                finally:
-                    self._room.release()
+                response = await self._response(signal, context)
                 code = grpc.StatusCode.OK
-                response = response_message(signal, answer)
-                return b"" if response is None else bytes(response.SerializeToString())
+                return response
             except Refused as refused:
                 code = refused.code
+                # abort() raises an exception that outlives this request for a while: it is not to hold the body.
+                refused.__traceback__ = refused.__context__ = None
                 await context.abort(refused.code, refused.text, trailing_metadata=_details(refused))
                 raise AssertionError("abort raises") from None
             finally:
                 intake.end(signal.name, TRANSPORT, code.name)
 
         return export
+
+    async def _response(self, signal: Signal, context: _Context) -> bytes:
+        intake = self._intake
+        may_speak_for = intake.authenticate(_authorization(context)) if intake.authenticates else None
+        await self._make_room()
+        try:
+            message = await self._read(context)
+            answer = intake.take(signal, message, encoding=packed_as(message), json=False, may_speak_for=may_speak_for)
+        finally:
+            self._room.release()
+        response = response_message(signal, answer)
+        return b"" if response is None else bytes(response.SerializeToString())
 
     async def _make_room(self) -> None:
         if not self._room.locked():
@@ -130,7 +135,7 @@ class GrpcReceiver:
         except TimeoutError:
             raise self._intake.too_slow() from None
         if message is grpc.aio.EOF:
-            # Over the limit (grpc-core has refused it, in words of its own), or the client is gone, or it sent no message:
+            # Over the limit (grpc-core refuses that in words of its own), or the client is gone, or it sent no message:
             # they look the same from here. Counted as the first, which someone has to do something about.
             raise self._intake.too_large()
         return bytes(message)
