@@ -29,9 +29,6 @@ _HOUR = 3600.0
 _SCORE_NAMES = frozenset({"goal_alignment", "confidence"})
 _SCORE_EVENT = "gen_ai.evaluation.result"
 _SCORE_KEYS = frozenset({"event.name", "gen_ai.evaluation.name", "gen_ai.evaluation.score.value"})
-# How much may happen between two checkpoints: what a restart has to go through again.
-_CHECKPOINT_SECONDS = 60.0
-_CHECKPOINT_BYTES = 64 << 20
 _PROGRESS_REQUESTS = 10_000
 
 __all__ = ["AgentSummary", "Answer", "Malformed", "Pipeline", "Summary", "Unavailable"]
@@ -287,8 +284,8 @@ class Pipeline:
         self._gauge()
         journal = self._journal
         if journal is not None:
-            due = now - self._checkpointed >= _CHECKPOINT_SECONDS and self._appended
-            if due or self._appended >= _CHECKPOINT_BYTES:
+            due = now - self._checkpointed >= self._settings.checkpoint_seconds and self._appended
+            if due or self._appended >= self._settings.checkpoint_bytes:
                 try:
                     self.checkpoint()
                 except JournalError as error:
@@ -375,6 +372,8 @@ class Pipeline:
             if "tasks" in loaded.state:
                 self.measures.restore(loaded.state["measures"])
                 self._tasks.restore(loaded.state["tasks"], ((key, blob) for key, _expiry, blob in loaded.remembered))
+                for agent in self.measures.sums("agent_tasks_started_total", "agent"):
+                    self._ledger.seen(agent)  # gauges are not kept
             for blob in loaded.log:
                 batch = decode_batch(blob)
                 self._at = batch.arrival

@@ -252,6 +252,8 @@ class Tasks:
         if not event.answered and (not event.error or event.error == CANCELLED):
             return Verdict.UNANSWERED
         twins.remember(trace, event)
+        if isinstance(place, bytes) and not trace.in_a_tool(event):
+            trace.family(place).calls += 1
         cost, model, tokens = self._price(event)
         purpose = event.purpose or (task.purpose if task is not None else "progress")
         self._ledger.call(event, model, self._variant(trace, task, event), purpose, cost, event.trace_id.hex())
@@ -408,7 +410,12 @@ class Tasks:
         self._variant(trace, task, event)
         trace.units[event.span_id] = unit
         if not event.parent_id:
-            self._end_root(trace, event, unit)
+            if unit.work or not _has_sums(event):
+                self._end_root(trace, event, unit)
+            else:
+                # Nothing was counted below it, and it tells sums: its calls may be on their way by another road.
+                trace.family(event.span_id).units.append(event.span_id)
+                self._timer(self._settings.parent_grace_seconds, "alone", event.trace_id, event.span_id)
             return Verdict.TASK
         trace.family(place).units.append(event.span_id)
         if not event.nested:
@@ -440,7 +447,9 @@ class Tasks:
             unit.work.add(family.bare)
             family.bare = Work()
             for inner in trace.take_units(family):
-                unit.absorb(inner)
+                if inner is not unit:
+                    unit.absorb(inner)
+                    trace.nodes[inner.span.span_id].ended = True
         self._end_unit(trace, unit)
         self._go_on(trace, event.trace_id)
 
@@ -634,6 +643,10 @@ class Tasks:
                 unit = trace.units.get(span_id)
                 if unit is not None:
                     self._parent_never_came(trace, trace_id, unit)
+            case "alone":
+                unit = trace.units.get(span_id)
+                if unit is not None:
+                    self._end_root(trace, unit.span, unit)
             case "root":
                 family = trace.families.get(span_id)
                 if family and family.root is not None and span_id not in trace.nodes:
@@ -853,6 +866,10 @@ class Tasks:
         everything: list[Trace | Past] = [*self._traces.values(), *self._past.values()]
         self._spans = sum(trace.size() for trace in everything)
         self._ended = sum(len(trace.ended) for trace in everything)
+
+
+def _has_sums(span: AgentSpan) -> bool:
+    return bool(span.input or span.output or span.cache_read or span.cache_write)
 
 
 def in_order(events: list[AnyEvent]) -> list[AnyEvent]:

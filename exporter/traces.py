@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from exporter.events import AgentSpan, Event, Iteration
+from exporter.events import AgentSpan, Event, Iteration, ToolCall
 from exporter.loops import Loop
 
 PASSAGE, CALL, TOOL, AGENT = range(4)
@@ -125,8 +125,9 @@ class Family(msgspec.Struct, array_like=True, gc=False):
 
     bare: Work
     units: list[bytes]  # span ids, into Trace.units
+    calls: int = 0  # counted ones, with no tool between: if the parent is a call itself, these told of it already
     failed: str = ""  # a child span says that its parent, a tool call, failed: error or invalid
-    root: Event | None = None  # the span below a remote parent that all of this is below
+    root: Event | Iteration | ToolCall | AgentSpan | None = None  # the span below a remote parent that all of this is below
 
     def __bool__(self) -> bool:
         return bool(self.bare) or bool(self.units)
@@ -246,6 +247,8 @@ class Trace(msgspec.Struct, array_like=True):
             family = self.family(place)
             family.bare.add(waiting.bare)
             family.units += waiting.units
+            if kind != TOOL:
+                family.calls += waiting.calls
         return waiting
 
     def place(self, event: Event) -> Place:
@@ -268,6 +271,15 @@ class Trace(msgspec.Struct, array_like=True):
                 return at
             at = node.parent_id
         return at
+
+    def in_a_tool(self, event: Event) -> bool:
+        """Whether a tool call, as far as is known, stands between the span and whatever is missing above it."""
+        node = self.nodes.get(event.parent_id)
+        for _ in range(MAX_DEPTH):
+            if node is None or node.kind == TOOL:
+                return node is not None
+            node = self.nodes.get(node.parent_id)
+        return False
 
     def work_at(self, place: Place) -> Work | None:
         if place is None:

@@ -23,7 +23,7 @@ def counted_before(trace: Trace, event: Iteration, below: Family | None) -> bool
         return True
     if trace.summed:
         return True
-    if below is not None and below.bare.iterations:
+    if below is not None and below.calls:
         return True  # an LLM call below an LLM call is the same call, told from nearer
     above = trace.nodes.get(event.parent_id)
     if above is not None and above.kind == CALL and above.counted:
