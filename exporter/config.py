@@ -240,6 +240,13 @@ class Settings(BaseSettings):
     journal: Annotated[Path, BeforeValidator(_expand_home)] | None = Field(
         default=None, description="Directory that keeps what was counted over a restart; unset: in memory."
     )
+    checkpoint_seconds: Positive = Field(
+        default=60,
+        description="How often the state is written into the journal: a restart goes through what came after.",
+    )
+    checkpoint_bytes: Size = Field(
+        default=ByteSize(64 * 1024 * 1024), description="... and earlier, when so much has come since the last time."
+    )
 
     agent_names: dict[str, str] = Field(default={}, description="service.name -> agent, where the spans name no agent.")
     price_file: File | None = Field(default=None, description="Prices of your own; they win over the built-in ones.")
