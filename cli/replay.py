@@ -17,8 +17,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "replay",
         help="what recorded spans would count as",
         description="Sends recorded export requests through the exporter on the times they arrived at, winds its clock "
-        "past every time-out and prints the metrics. Reads OTLP/JSON lines as the Collector's file exporter writes them, "
-        "and recordings of protobuf requests (docs/replay.md).",
+        "past every time-out and prints the metrics. Reads OTLP/JSON lines as the Collector's file exporter writes "
+        "them, and recordings of protobuf requests (docs/replay.md).",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,14 +38,13 @@ def run(args: argparse.Namespace) -> int:
     from exporter.events import Event
     from exporter.pricing import Pricing
     from exporter.replay import ReplayError, replay
-    from exporter.tasks import Verdict
 
-    def explain(event: Event, verdict: Verdict) -> None:
+    def explain(event: Event, verdict: str) -> None:
         kind = type(event).__name__ if type(event) is not Event else "Span"
         known = event.dialect or "no dialect"
         print(
             f"{event.trace_id.hex()[:8]} {event.span_id.hex()} below {event.parent_id.hex() or '-':16} "
-            f"{kind:9} {known:16} {event.scope[:48]:48} {verdict.value}"
+            f"{kind:9} {known:16} {event.scope[:48]:48} {verdict}"
         )
 
     try:

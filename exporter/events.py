@@ -4,13 +4,18 @@ Times are unix nanoseconds, durations seconds, money USD, ids raw bytes. The str
 texts of a sender's that leave the dialects.
 """
 
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
+
+# What an event is, told by `Event.kind`: quicker to ask for than its class.
+PASSAGE, CALL, TOOL, AGENT = range(4)
 
 
 class Event(msgspec.Struct, array_like=True, gc=False, tag="s"):
     """A span that counts for nothing by itself, but holds the others of its trace together."""
+
+    kind: ClassVar[int] = PASSAGE
 
     trace_id: bytes
     span_id: bytes
@@ -32,6 +37,8 @@ class Event(msgspec.Struct, array_like=True, gc=False, tag="s"):
 class Iteration(Event, tag="i"):
     """An LLM call. Token counts are disjoint; None where the call told none."""
 
+    kind: ClassVar[int] = CALL
+
     model: str  # as the agent asked for it
     answered_by: str  # the model that answered, where told: the one that is paid for
     provider: str
@@ -49,9 +56,17 @@ class Iteration(Event, tag="i"):
     first_token: float | None
     own: bool  # the base schema's: a loop's own view of the call, which a client's span below may tell better
     client: bool  # of an SDK that reports its own calls beside whoever else reports them
+    # What `tasks` makes of it.
+    counted: bool = False
+    twin: bool = False  # another span tells of the same call, and was counted
+    spend: float = 0.0
+    tokens: int = 0
 
 
 class ToolCall(Event, tag="t"):
+    """A tool call."""
+
+    kind: ClassVar[int] = TOOL
     tool: str
     result: str  # ok, error, invalid
     arguments: bytes  # a hash, empty where the arguments are not known
@@ -61,6 +76,8 @@ class ToolCall(Event, tag="t"):
 
 class AgentSpan(Event, tag="a"):
     """An agent, workflow or chain: the topmost of a trace is the task."""
+
+    kind: ClassVar[int] = AGENT
 
     name: str  # the agent's own name, empty where it has none
     task_type: str  # told by task.type or a workflow's name

@@ -21,8 +21,8 @@ class Loop(msgspec.Struct, array_like=True):
     why: str = ""
     seen: list[str] = []  # every reason that was ever met, for agent_tasks_looped_total
 
-    def iteration(self) -> None:
-        self.turn += 1
+    def forget(self) -> None:
+        """Let go of the streaks that the last iteration broke; after each `turn`."""
         for streaks in (self.failing, self.repeating):
             for key in [key for key, streak in streaks.items() if streak.turn < self.turn - 1]:
                 del streaks[key]

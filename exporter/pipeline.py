@@ -13,18 +13,20 @@ from exporter.contract import LOOP_REASONS, SPAN_RESULTS
 from exporter.dialects import KEYS, LLM_LIKE, Recogniser
 from exporter.dialects.common import Reading, failure
 from exporter.events import AnyEvent, Batch, Event, Restart, Score, decode_batch, encode_batch
+from exporter.faults import where
 from exporter.journal import Journal, JournalError
 from exporter.ledger import Ledger
 from exporter.measures import Measures
 from exporter.pricing import Pricing
 from exporter.spans import Attributes, Decoder, LogRecord, Malformed, Resource, Span, text
-from exporter.tasks import Running, Tasks, Verdict, in_order
+from exporter.tasks import VERDICTS, Running, Tasks, Verdict, in_order
 
 _log = logging.getLogger(__name__)
 
 # A span that ended longer ago than any queue holds it tells of a wrong clock, not of a backlog.
 _CLOCK_WRONG_SECONDS = 12 * 3600.0
 _LAG_WINDOW_SECONDS = 60.0
+_NEVER = 1 << 64
 _HOUR = 3600.0
 _SCORE_NAMES = frozenset({"goal_alignment", "confidence"})
 _SCORE_EVENT = "gen_ai.evaluation.result"
@@ -92,7 +94,7 @@ class Pipeline:
         clock: Callable[[], float] = time.time,
         journal: Journal | None = None,
         pricing: Pricing | None = None,
-        explain: Callable[[Event, Verdict], None] | None = None,
+        explain: Callable[[Event, str], None] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -114,6 +116,7 @@ class Pipeline:
         )
         self._results = {r: self.measures.counter("agent_exporter_spans_total", r) for r in SPAN_RESULTS}
         self._noted: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
         self._dialects: Counter[str] = Counter()
         self._ignored: Counter[str] = Counter()
         self._lags: dict[str, _Lag] = {}
@@ -222,35 +225,50 @@ class Pipeline:
         return Answer(rejected, "; ".join(read.rejected))
 
     def _count(self, events: Iterable[AnyEvent], now: float, *, live: bool) -> None:
-        results: Counter[str] = Counter()
+        verdicts = [0] * len(VERDICTS)
         apply = self._tasks.apply
-        late: dict[str, int] = {}
+        oldest: dict[str, int] = {}
+        dialects: dict[str, int] = {}
+        explain = self._explain
         for event in events:
             try:
                 verdict = apply(event, now)
-            except Exception:
-                # A fault of ours; it must not keep the journal from being read, nor the other spans from being counted.
-                _log.exception("a span could not be counted, which is a fault of the exporter")
-                results["rejected"] += 1
-                self._ignored["rejected: a fault of the exporter"] += 1
+            except Exception as error:
+                self._fault(error)
                 continue
             if not isinstance(event, Event):
                 continue
-            result = verdict.result
-            results[result] += 1
-            if result == "ignored":
-                self._ignored[verdict.value if event.dialect else "ignored: no dialect knows the span"] += 1
-            if event.dialect:
-                self._dialects[event.dialect] += 1
-                if event.end_ns < late.get(event.agent, 1 << 64):
-                    late[event.agent] = event.end_ns
-            if self._explain is not None:
-                self._explain(event, verdict)
-        for result, count in results.items():
-            self._results[result].inc(count)
+            dialect = event.dialect
+            if dialect:
+                verdicts[verdict] += 1
+                dialects[dialect] = dialects.get(dialect, 0) + 1
+                if event.end_ns < oldest.get(event.agent, _NEVER):
+                    oldest[event.agent] = event.end_ns
+            else:
+                self._ignored["ignored: no dialect knows the span"] += 1
+                self._results["duplicate" if verdict == Verdict.DUPLICATE else "ignored"].inc()
+            if explain is not None:
+                explain(event, VERDICTS[verdict])
+        for words, count in zip(VERDICTS, verdicts, strict=True):
+            if count:
+                result = words.split()[0].strip(",:")
+                self._results[result].inc(count)
+                if result == "ignored":
+                    self._ignored[words] += count
+        self._dialects.update(dialects)
         if live:
-            for agent, end_ns in late.items():
+            for agent, end_ns in oldest.items():
                 self._note_lag(agent, now - end_ns / 1e9, now)
+
+    def _fault(self, error: Exception) -> None:
+        """A fault of ours: it must not keep the journal from being read, nor the other spans from being counted. An
+        exception's text may hold a piece of a span, so that only its place is logged, the first of a kind."""
+        place = where(error)
+        self._faults[place] += 1
+        if self._faults[place] == 1:
+            _log.error("a span could not be counted, which is a fault of the exporter: %s", place)
+        self._results["rejected"].inc()
+        self._ignored["rejected: a fault of the exporter"] += 1
 
     def _note_rejected_values(self) -> None:
         for why, count in self._reading.rejected.items():

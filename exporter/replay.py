@@ -15,7 +15,6 @@ from exporter.config import Settings
 from exporter.events import Event
 from exporter.pipeline import Malformed, Pipeline
 from exporter.pricing import Pricing
-from exporter.tasks import Verdict
 
 _FRAME = struct.Struct(">QI")
 # A recording's first arrival is this century's: how the two kinds of file are told apart.
@@ -111,7 +110,7 @@ def replay(
     settings: Settings,
     pricing: Pricing,
     *,
-    explain: Callable[[Event, Verdict], None] | None = None,
+    explain: Callable[[Event, str], None] | None = None,
 ) -> Pipeline:
     """Send the files' requests, by their arrival, through one fresh pipeline and wind its clock past every time-out."""
     clock = _Clock()

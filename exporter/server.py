@@ -16,12 +16,13 @@ from prometheus_client.exposition import choose_encoder
 from exporter import exposition, page
 from exporter.auth import Readers, Senders, warn_of_open_files
 from exporter.config import Address, Settings
+from exporter.faults import where
 from exporter.journal import JournalError
 from exporter.listen import HttpServer
 from exporter.pipeline import Pipeline
 from exporter.receivers.grpc import GrpcReceiver
 from exporter.receivers.http import HttpReceiver
-from exporter.receivers.intake import Intake, where
+from exporter.receivers.intake import Intake
 
 log = logging.getLogger(__name__)
 

@@ -11,34 +11,20 @@ and the order of spans only.
 import heapq
 from collections import Counter
 from collections.abc import Iterable
-from enum import StrEnum
+from enum import IntEnum
 
 import msgspec
 
 from exporter import outcomes, twins
-from exporter.config import Settings
-from exporter.contract import UNKNOWN
+from exporter.config import AgentLimits, Settings
+from exporter.contract import UNKNOWN, VARIANTS
 from exporter.dialects.common import CANCELLED
-from exporter.events import AgentSpan, AnyEvent, Event, Iteration, Restart, Score, ToolCall
+from exporter.events import AGENT, CALL, TOOL, AgentSpan, AnyEvent, Event, Iteration, Restart, Score, ToolCall
 from exporter.history import History
 from exporter.ledger import Ledger
 from exporter.loops import Loop
 from exporter.pricing import Pricing
-from exporter.traces import (
-    AGENT,
-    CALL,
-    MAX_DEPTH,
-    PASSAGE,
-    TOOL,
-    Ended,
-    Past,
-    Place,
-    Task,
-    Trace,
-    Unit,
-    Work,
-    revived,
-)
+from exporter.traces import MAX_DEPTH, Ended, Facts, Past, Task, Trace, Unit, Work, all_of, knows, revived, sort_out
 
 # An agent span below a parent of the same process that has not ended: most often a request handler, which ends soon.
 _AGENT_GRACE_SECONDS = 60.0
@@ -54,23 +40,37 @@ _MOST_ENDED_PER_TRACE = 1000
 _ROLLOUT_SECONDS = 48 * 3600.0
 
 
-class Verdict(StrEnum):
-    """What became of a span: the results of `agent_exporter_spans_total`, with the reason behind each."""
+class Verdict(IntEnum):
+    """What became of a span; `VERDICTS` has the words."""
 
-    CALL = "counted as an iteration"
-    TOOL = "counted as a tool call"
-    TASK = "counted as a task, or as part of one"
-    SCORE = "counted as a score"
-    LATE = "counted, its task had ended"
-    RESUMED = "counted, its task had been given up"
-    UNANSWERED = "ignored: a call that was never answered"
-    PASSAGE = "ignored: holds others together"
-    HELD = "ignored for now: waits for the span that reports the same call"
-    TWIN = "duplicate: another span reports the same call"
-    DUPLICATE = "duplicate: this span was counted before"
+    CALL = 0
+    TOOL = 1
+    TASK = 2
+    SCORE = 3
+    LATE = 4
+    RESUMED = 5
+    UNANSWERED = 6
+    PASSAGE = 7
+    HELD = 8
+    TWIN = 9
+    DUPLICATE = 10
 
-    def __init__(self, text: str) -> None:
-        self.result = text.split()[0].rstrip(",:")
+
+# The first word is the result of `agent_exporter_spans_total`, the rest the reason behind it.
+VERDICTS = (
+    "counted as an iteration",
+    "counted as a tool call",
+    "counted as a task, or as part of one",
+    "counted as a score",
+    "counted, its task had ended",
+    "counted, its task had been given up",
+    "ignored: a call that was never answered",
+    "ignored: holds others together",
+    "ignored for now: waits for the span that reports the same call",
+    "duplicate: another span reports the same call",
+    "duplicate: this span was counted before",
+)
+_CALL, _TOOL, _TASK, _SCORE, _LATE, _RESUMED, _UNANSWERED, _PASSAGE, _HELD, _TWIN, _DUPLICATE = map(int, Verdict)
 
 
 class _State(msgspec.Struct, array_like=True):
@@ -129,16 +129,19 @@ class Tasks:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def apply(self, event: AnyEvent, now: float) -> Verdict:
-        """Take one event in. Events of one request come in the order of `in_order`."""
+    def apply(self, event: AnyEvent, now: float) -> int:
+        """Take one event in; returns a `Verdict`. Events of one request come in the order of `in_order`."""
+        if isinstance(event, Event):
+            if self._timers and self._timers[0][0] <= now:
+                self.advance(now)
+            elif now > self.now:
+                self.now = now
+            return self._span(event)
         if isinstance(event, Restart):
             self._restart(now)
-            return Verdict.PASSAGE
-        if self._timers and self._timers[0][0] <= now:
-            self.advance(now)
-        elif now > self.now:
-            self.now = now
-        return self._score(event) if isinstance(event, Score) else self._span(event)
+            return _PASSAGE
+        self.advance(now)
+        return self._score(event)
 
     def advance(self, now: float) -> None:
         """Let the clock reach `now`: every timer before it fires, as at its own time."""
@@ -160,32 +163,36 @@ class Tasks:
         agents = [self._settings.limits("*"), *(self._settings.limits(agent) for agent in self._settings.agents)]
         return self.now + max(limits.give_up_seconds for limits in agents) + 4 * _IDLE_SECONDS
 
-    def _span(self, event: Event) -> Verdict:
-        trace = self._traces.get(event.trace_id)
+    def _span(self, event: Event) -> int:
+        trace_id = event.trace_id
+        trace = self._traces.get(trace_id)
         if trace is None:
-            past = self._past.get(event.trace_id)
-            trace = self._begin(event) if past is None else self._revive(event.trace_id, past)
-        if trace.saw(event.span_id):
-            return Verdict.DUPLICATE
+            past = self._past.get(trace_id)
+            trace = self._begin(event) if past is None else self._revive(trace_id, past)
+        span_id = event.span_id
+        if span_id in trace.spans or (trace.seen and knows(trace.seen, span_id)):
+            return _DUPLICATE
         trace.last_arrival = self.now
         if self._journaled:
-            self._changed.add(event.trace_id)
+            self._changed.add(trace_id)
         self._spans += 1
-        if len(trace.nodes) >= self._settings.max_spans_per_task:
-            before = trace.size()
-            trace.let_go(self._settings.max_spans_per_task)
-            self._spans += trace.size() - before
-        if isinstance(event, Iteration):
-            return self._iteration(trace, event)
-        if isinstance(event, ToolCall):
-            return self._tool_call(trace, event)
-        if isinstance(event, AgentSpan):
-            return self._agent_span(trace, event)
-        trace.enter(event, PASSAGE)
+        if len(trace.spans) >= self._settings.max_spans_per_task:
+            self._shorten(trace)
+        trace.spans[span_id] = event
+        kind = event.kind
+        if kind == CALL:
+            return self._iteration(trace, event)  # type: ignore[arg-type]
+        if kind == TOOL:
+            return self._tool_call(trace, event)  # type: ignore[arg-type]
+        if kind == AGENT:
+            return self._agent_span(trace, event)  # type: ignore[arg-type]
+        if span_id in trace.called:
+            trace.mark_called(event)
         if event.error and event.dialect and event.parent_id:
-            trace.family(event.parent_id).failed = event.error
-        self._top(trace, event)
-        return Verdict.PASSAGE
+            trace.failed[event.parent_id] = event.error
+        if not event.parent_id or event.remote:
+            self._top(trace, event)
+        return _PASSAGE
 
     def _begin(self, event: Event) -> Trace:
         if len(self._traces) >= self._settings.max_traces:
@@ -203,135 +210,138 @@ class Tasks:
     def _revive(self, trace_id: bytes, past: Past) -> Trace:
         del self._past[trace_id]
         trace = self._traces[trace_id] = revived(past, self.now)
-        self._spans += trace.size() - past.size()
         self._timer(_SETTLED_SECONDS, "silence", trace_id)
         return trace
 
-    def _top(self, trace: Trace, event: Event) -> None:
-        """The span may be the top of all that waits below it: at once, or when a parent elsewhere does not come."""
-        if not event.parent_id:
-            self._resolve(trace, event, event.span_id)
-        elif event.remote and event.parent_id not in trace.nodes:
-            family = trace.families.get(event.parent_id)
-            if family:
-                if family.root is None or type(event) is Event:
-                    family.root = event
-                self._timer(self._settings.parent_grace_seconds, "root", event.trace_id, event.parent_id)
-
     # -- calls and tools -----------------------------------------------------------------------------------------------
 
-    def _iteration(self, trace: Trace, event: Iteration) -> Verdict:
+    def _iteration(self, trace: Trace, event: Iteration) -> int:
         if event.client and not event.parent_id:
             # An SDK's own report, in a trace of its own: its twin may have come, may yet come, or there is none.
             if self._elsewhere.has_come(event):
-                trace.enter(event, CALL)
-                return Verdict.TWIN
+                event.twin = True
+                return _TWIN
             if self._elsewhere.hold(event, self.now):
-                trace.enter(event, CALL)
+                event.twin = True
                 self._timer(twins.HOLD_SECONDS, "hold", event.instance.encode())
-                return Verdict.HELD
+                return _HELD
         verdict = self._call(trace, event)
         self._elsewhere.note(event, self.now)
-        self._top(trace, event)
         return verdict
 
-    def _call(self, trace: Trace, event: Iteration) -> Verdict:
-        below = trace.enter(event, CALL)
-        place = trace.place(event)
-        work = trace.work_at(place)
-        if twins.counted_before(trace, event, below):
-            if work is not None and (event.answered or event.error):
-                work.last_call(event)
-            return Verdict.TWIN
-        task = self._task_of(trace, event, place)
-        if work is not None:
-            work.calls += 1
-            work.cover(event.start_ns, event.end_ns)
-            work.last_call(event)
-            work.learn(event.facts)
-        if not event.answered and (not event.error or event.error == CANCELLED):
-            return Verdict.UNANSWERED
-        twins.remember(trace, event)
-        if isinstance(place, bytes) and not trace.in_a_tool(event):
-            trace.family(place).calls += 1
-        cost, model, tokens = self._price(event)
-        purpose = event.purpose or (task.purpose if task is not None else "progress")
-        self._ledger.call(event, model, self._variant(trace, task, event), purpose, cost, event.trace_id.hex())
-        if work is not None:
-            work.iterations += 1
-            work.spend += cost or 0.0
-            work.tokens += tokens
-        if task is not None:
-            task.iterations += 1
-            task.spend += cost or 0.0
-            task.call_failed = bool(event.error)
-            task.asked = event.asked
-            if event.answered:
-                task.tool_failed = False
-            task.loop.iteration()
-            self._look_for_loop(task, event)
-        return self._counted(trace, event, place, Verdict.CALL)
+    def _call(self, trace: Trace, event: Iteration) -> int:
+        late = self._is_over(trace, event)
+        if twins.counted_before(trace, event):
+            event.twin = True
+            if event.span_id in trace.called:
+                trace.mark_called(event)
+            verdict = _TWIN
+        elif not event.answered and (not event.error or event.error == CANCELLED):
+            if not late:
+                self._task_of(trace, event)
+            verdict = _UNANSWERED
+        else:
+            twins.remember(trace, event)
+            task = None if late else self._task_of(trace, event)
+            cost, model, event.tokens = self._price(event)
+            event.spend = cost or 0.0
+            purpose = event.purpose or (task.purpose if task is not None else "progress")
+            self._ledger.call(event, model, self._variant(trace, task, event), purpose, cost, event.trace_id.hex())
+            if task is not None:
+                self._go_round(task, event)
+            verdict = self._counted(trace, event, late, _CALL)
+        self._after(trace, event, late)
+        return verdict
 
-    def _tool_call(self, trace: Trace, event: ToolCall) -> Verdict:
-        below = trace.enter(event, TOOL)
-        if below is not None and below.failed and not event.error:
-            event.error, event.result = "tool", below.failed
-        place = trace.place(event)
-        task = self._task_of(trace, event, place)
+    def _go_round(self, task: Task, event: Iteration) -> None:
+        """The task took another turn of its loop."""
+        task.iterations += 1
+        task.spend += event.spend
+        task.call_failed = event.error != ""
+        task.asked = event.asked
+        if event.answered:
+            task.tool_failed = False
+        loop = task.loop
+        loop.turn += 1
+        if loop.failing or loop.repeating or task.iterations > self._limits(task.agent).loop_iterations or loop.why:
+            loop.forget()
+            self._look_for_loop(task, event)
+
+    def _tool_call(self, trace: Trace, event: ToolCall) -> int:
+        if trace.failed and not event.error:
+            told = trace.failed.pop(event.span_id, "")
+            if told:
+                event.error, event.result = "tool", told
+        late = self._is_over(trace, event)
+        task = None if late else self._task_of(trace, event)
         if not event.tool and task is not None:
             event.tool = task.asked
         self._ledger.tool(event, self._variant(trace, task, event), event.trace_id.hex())
-        work = trace.work_at(place)
-        if work is not None:
-            work.tools += 1
-            work.cover(event.start_ns, event.end_ns)
-            if event.end_ns >= work.tool_end_ns:
-                work.tool_end_ns = event.end_ns
-                work.tool_error = event.error
-            work.least_sure(event.confidence)
-            work.learn(event.facts)
         if task is not None:
             failed = event.result != "ok"
-            task.tool_failed = task.tool_failed or failed
-            polls = event.tool in self._settings.limits(event.agent).polling_tools
-            task.loop.tool_call(event.tool, failed, b"" if polls else event.arguments)
-            self._look_for_loop(task, event)
-        self._top(trace, event)
-        return self._counted(trace, event, place, Verdict.TOOL)
+            if failed:
+                task.tool_failed = True
+            arguments = event.arguments
+            if arguments and event.tool in self._limits(event.agent).polling_tools:
+                arguments = b""
+            loop = task.loop
+            if failed or arguments or loop.failing or not loop.turn:
+                loop.tool_call(event.tool, failed, arguments)
+                self._look_for_loop(task, event)
+        self._after(trace, event, late)
+        return self._counted(trace, event, late, _TOOL)
 
-    def _counted(self, trace: Trace, event: Event, place: Place, verdict: Verdict) -> Verdict:
+    def _is_over(self, trace: Trace, event: Event) -> bool:
+        """Whether the span is known to stand below a task that ended."""
+        if not trace.seen or not event.parent_id:
+            return False
+        missing, _below_agent = trace.missing_above(event)
+        return bool(missing) and knows(trace.seen, missing)
+
+    def _after(self, trace: Trace, event: Event, late: bool) -> None:
+        """A call or a tool call was taken in."""
+        if late:
+            trace.let_go((event.span_id,))
+        elif not event.parent_id or event.remote:
+            self._top(trace, event)
+        elif event.parent_id in trace.spans:
+            missing, below_agent = trace.missing_above(event)
+            if not missing and not below_agent:  # a plain root, which came before
+                self._timer(self._settings.parent_grace_seconds, "root", event.trace_id)
+
+    def _counted(self, trace: Trace, event: Event, late: bool, verdict: int) -> int:
         if trace.given_up:
             self._ledger.resumed(event.agent)
-            return Verdict.RESUMED
-        return Verdict.LATE if place is None else verdict
+            return _RESUMED
+        return _LATE if late else verdict
 
     def _variant(self, trace: Trace, task: Task | None, event: Event) -> str:
         """The task's variant: that of its first span. A span that tells another variant or agent is noted."""
-        told = event.variant if event.variant in ("stable", "canary") else ""
         first = task or (trace.ended[-1] if trace.ended else None)
+        told = event.variant
         if first is None:
-            return told or "stable"
-        if (told and told != first.variant) or event.agent != first.agent:
+            return "canary" if told == "canary" else "stable"
+        if event.agent != first.agent or (told and told != first.variant and told in VARIANTS):
             self._ledger.late_labels()
         return first.variant
 
     def _price(self, event: Iteration) -> tuple[float | None, str, int]:
         """(USD or None where no price is known, the model's label, all tokens)."""
-        model = event.model or event.answered_by or self._settings.limits(event.agent).default_model
+        model = event.model or event.answered_by or self._limits(event.agent).default_model
         if event.input is None:
             return None, model or UNKNOWN, 0
-        counts = (event.input, event.output, event.cache_read, event.cache_write)
-        tokens = sum(counts)
+        tokens = event.input + event.output + event.cache_read + event.cache_write
         if not model:
             rate = self._history.usd_per_token(event.agent)
             return (None if rate is None else rate * tokens), UNKNOWN, tokens
+        counts = (event.input, event.output, event.cache_read, event.cache_write)
         cost = self._pricing.cost(event.answered_by, event.provider, *counts) if event.answered_by else None
         if cost is None and model != event.answered_by:
             cost = self._pricing.cost(model, event.provider, *counts)
         return cost, model, tokens
 
     def _look_for_loop(self, task: Task, event: Event) -> None:
-        limits = self._settings.limits(task.agent)
+        limits = self._limits(task.agent)
         most = float(limits.loop_iterations)
         if task.iterations > most:
             most = max(most, limits.loop_iterations_factor * self._history.iterations_p99(task.agent))
@@ -343,24 +353,24 @@ class Tasks:
 
     # -- tasks begin ---------------------------------------------------------------------------------------------------
 
-    def _task_of(self, trace: Trace, event: Event, place: Place) -> Task | None:
+    def _task_of(self, trace: Trace, event: Event) -> Task | None:
         """The task in flight that a call or a tool call belongs to; it begins here if it has not."""
-        if trace.given_up or place is None:
-            return None
         task = trace.open
-        if task is None:
-            if trace.is_late(event):
-                return None  # it is the ended task's, until an agent span of its own tells otherwise
-            may_stand_alone = self._stand_alone(event.agent)
-            if not event.parent_id and not may_stand_alone:
-                return None  # a lone call, from a service that has agent spans
-            task = self._new_task(trace, event)
-            if not may_stand_alone:
-                # Perhaps a lone call below a request handler: a second one, or a moment, decides.
-                self._timer(self._settings.parent_grace_seconds, "start", event.trace_id)
-                return task
-        if not task.started:
+        if task is not None:
+            if not task.started:
+                self._start(task)
+            return task
+        if trace.given_up or (trace.ended and trace.is_late(event)):
+            return None  # it is the ended task's, until an agent span of its own tells otherwise
+        may_stand_alone = self._stand_alone(event.agent)
+        if not event.parent_id and not may_stand_alone:
+            return None  # a lone call, from a service that has agent spans
+        task = self._new_task(trace, event)
+        if may_stand_alone:
             self._start(task)
+        else:
+            # Perhaps a lone call below a request handler: a second one, or a moment, decides.
+            self._timer(self._settings.parent_grace_seconds, "start", event.trace_id)
         return task
 
     def _stand_alone(self, agent: str) -> bool:
@@ -373,7 +383,9 @@ class Tasks:
         variant = "canary" if event.variant == "canary" else "stable"
         trace.open = Task(event.agent, variant, event.rollout, self.now - min(length, 86_400.0))
         trace.agent = event.agent
-        self._timer(self._give_up_seconds(trace), "silence", event.trace_id)
+        give_up = self._give_up_seconds(trace)
+        if give_up < _IDLE_SECONDS or trace.ended:
+            self._timer(give_up, "silence", event.trace_id)
         return trace.open
 
     def _start(self, task: Task) -> None:
@@ -387,83 +399,75 @@ class Tasks:
 
     # -- tasks end -----------------------------------------------------------------------------------------------------
 
-    def _agent_span(self, trace: Trace, event: AgentSpan) -> Verdict:
-        below = trace.enter(event, AGENT)
+    def _agent_span(self, trace: Trace, event: AgentSpan) -> int:
         self._history.sent_agent_span(event.agent)
-        unit = Unit(event, Work())
-        if below is not None:
-            unit.work.add(below.bare)
-            for inner in trace.take_units(below):
-                unit.absorb(inner)
         if trace.given_up:
             self._ledger.resumed(event.agent)
-            return Verdict.RESUMED
-        place = trace.place(event)
-        if place is None:
-            return Verdict.LATE
-        if isinstance(place, Unit):
-            place.absorb(unit)
-            return Verdict.TASK
+            return _RESUMED
+        if self._is_over(trace, event):
+            trace.let_go((event.span_id,))
+            return _LATE
         task = trace.open or self._new_task(trace, event)
         if not task.started:
             self._start(task)
         self._variant(trace, task, event)
-        trace.units[event.span_id] = unit
         if not event.parent_id:
-            if unit.work or not _has_sums(event):
-                self._end_root(trace, event, unit)
-            else:
+            if _has_sums(event) and not any(span.kind in (CALL, TOOL) for span in trace.spans.values()):
                 # Nothing was counted below it, and it tells sums: its calls may be on their way by another road.
-                trace.family(event.span_id).units.append(event.span_id)
                 self._timer(self._settings.parent_grace_seconds, "alone", event.trace_id, event.span_id)
-            return Verdict.TASK
-        trace.family(place).units.append(event.span_id)
+            else:
+                self._end_root(trace, event)
+            return _TASK
+        missing, below_agent = trace.missing_above(event)
+        if below_agent:
+            return _TASK
         if not event.nested:
             self._runs_on_without(trace, task)
-        if place in trace.nodes:  # a plain root, which came before
-            self._resolve(trace, event, place)
+        if not missing:  # a plain root, which came before
+            self._end_agent(trace, event)
         elif event.remote:
             self._top(trace, event)
         elif not event.nested:
             self._timer(_AGENT_GRACE_SECONDS, "agent", event.trace_id, event.span_id)
-        return Verdict.TASK
+        return _TASK
 
     @staticmethod
     def _runs_on_without(trace: Trace, task: Task) -> None:
         """What ended inside an agent span runs no more, even while a parent of that span is awaited: a script that runs
         a thousand tasks below one span is no runaway."""
-        task.iterations = sum(
-            family.bare.iterations + sum(u.work.iterations for u in trace.units_of(family) if u.span.nested)
-            for family in trace.families.values()
-        )
+        units, rest, _ids = sort_out(trace)
+        task.iterations = rest.iterations + sum(unit.work.iterations for unit in units if unit.span.nested)
         if not task.iterations:
             task.loop = Loop(seen=task.loop.seen)
 
-    def _end_root(self, trace: Trace, event: AgentSpan, unit: Unit) -> None:
-        """An agent span without a parent: whatever waits in this trace and began before its end is below it."""
-        for family in list(trace.families.values()):
-            if family.bare and family.bare.first_ns > event.end_ns:
-                continue
-            unit.work.add(family.bare)
-            family.bare = Work()
-            for inner in trace.take_units(family):
-                if inner is not unit:
-                    unit.absorb(inner)
-                    trace.nodes[inner.span.span_id].ended = True
-        self._end_unit(trace, unit)
-        self._go_on(trace, event.trace_id)
+    def _top(self, trace: Trace, event: Event) -> None:
+        """The span may be the top of all below it: at once, or when a parent in another process does not come."""
+        if not event.parent_id:
+            self._resolve(trace, event, None)
+        elif event.parent_id not in trace.spans:
+            self._timer(self._settings.parent_grace_seconds, "root", event.trace_id, event.parent_id)
 
-    def _resolve(self, trace: Trace, root: Event, anchor: bytes) -> None:
-        """`root` is the top of what waits at `anchor`: each agent span below it is a task, else all is a request."""
-        family = trace.families.pop(anchor, None)
-        if not family:
+    def _resolve(self, trace: Trace, root: Event, below: bytes | None) -> None:
+        """`root` is the top of what stands `below`: each agent span there is a task, else all is one request."""
+        units, rest, rest_ids = sort_out(trace, below)
+        if not units and not rest:
             return
-        units = trace.units_of(family)
         for unit in units:
             self._end_unit(trace, unit)
-        if family.bare and not units:
-            self._end_bare(trace, root, family.bare)
+        if not units:
+            self._end_bare(trace, root, rest)
+        trace.let_go(rest_ids)
         self._go_on(trace, root.trace_id)
+
+    def _end_root(self, trace: Trace, event: AgentSpan) -> None:
+        self._end_unit(trace, all_of(trace, event))
+        self._go_on(trace, event.trace_id)
+
+    def _end_agent(self, trace: Trace, event: AgentSpan) -> None:
+        units, _rest, _ids = sort_out(trace, event.span_id)
+        for unit in units:
+            self._end_unit(trace, unit)
+        self._go_on(trace, event.trace_id)
 
     def _end_bare(self, trace: Trace, root: Event, work: Work) -> None:
         task = trace.open
@@ -479,7 +483,6 @@ class Tasks:
 
     def _end_unit(self, trace: Trace, unit: Unit) -> None:
         span = unit.span
-        trace.units.pop(span.span_id, None)
         task = trace.open or self._new_task(trace, span)
         if not task.started:
             self._start(task)
@@ -487,43 +490,47 @@ class Tasks:
         self._own_sums(trace, task, unit)
         goal = self._goal_reached(unit.work, span.facts, task_type)
         self._end(trace, span, task, task_type, outcomes.of_agent(unit, goal), unit.work)
+        trace.let_go(unit.spans)
 
     def _own_sums(self, trace: Trace, task: Task, unit: Unit) -> None:
         """What only the task itself told: its token sums where nothing was counted below, and money beyond that."""
-        span, work, trace_id = unit.span, unit.work, unit.span.trace_id.hex()
-        model = span.model or self._settings.limits(task.agent).default_model
+        span, work = unit.span, unit.work
         told = span.cost_usd
         if told is not None and told > self._settings.cost_cap_usd:
             self._rejected["task.cost_usd: over cost_cap_usd"] += 1
             told = None
-        counts = (span.input or 0, span.output, span.cache_read, span.cache_write)
-        if not work.iterations and any(counts):
-            cost = self._pricing.cost(model, span.provider, *counts) if model else None
-            if not model and (rate := self._history.usd_per_token(task.agent)) is not None:
-                cost = rate * sum(counts)
-            if cost is None and told is not None:
-                cost = 0.0  # what it cost is told, and added below
-            self._ledger.sums(task, model or UNKNOWN, counts, cost, trace_id)
-            work.tokens += sum(counts)
-            work.spend += cost or 0.0
-            trace.summed = True
-        if not work.iterations and span.iterations:
-            work.iterations = span.iterations
+        if not work.iterations:
+            if _has_sums(span):
+                self._count_sums(trace, task, unit, told)
+            work.iterations = span.iterations or 0
         if told is not None:
             if told > work.spend:
-                self._ledger.spend(task, model or UNKNOWN, told - work.spend, trace_id)
+                model = span.model or self._limits(task.agent).default_model or UNKNOWN
+                self._ledger.spend(task, model, told - work.spend, span.trace_id.hex())
                 work.spend = told
             if told and work.tokens:
                 self._history.cost(task.agent, told, work.tokens)
 
-    def _goal_reached(
-        self, work: Work, facts: dict[str, str | int | float | bool] | None, task_type: str
-    ) -> bool | None:
+    def _count_sums(self, trace: Trace, task: Task, unit: Unit, told: float | None) -> None:
+        span, work = unit.span, unit.work
+        model = span.model or self._limits(task.agent).default_model
+        counts = (span.input or 0, span.output, span.cache_read, span.cache_write)
+        cost = self._pricing.cost(model, span.provider, *counts) if model else None
+        if not model and (rate := self._history.usd_per_token(task.agent)) is not None:
+            cost = rate * sum(counts)
+        if cost is None and told is not None:
+            cost = 0.0  # what it cost is told, and added by the caller
+        self._ledger.sums(task, model or UNKNOWN, counts, cost, span.trace_id.hex())
+        work.tokens += sum(counts)
+        work.spend += cost or 0.0
+        trace.summed = True
+
+    def _goal_reached(self, work: Work, facts: Facts | None, task_type: str) -> bool | None:
         """What the user's rule for the task type says of the whole task's span attributes; None without a rule."""
         conditions = self._settings.success.get(task_type) or self._settings.success.get("*")
         if not conditions:
             return None
-        return outcomes.reached(conditions, {**(work.facts or {}), **(facts or {})})
+        return outcomes.reached(conditions, {**work.facts, **(facts or {})})
 
     def _end(
         self,
@@ -538,7 +545,7 @@ class Tasks:
     ) -> None:
         start_ns, end_ns, trace_id = top.start_ns, top.end_ns, top.trace_id.hex()
         seconds = (end_ns - start_ns) / 1e9 if finished and end_ns >= start_ns else None
-        deadline = self._settings.limits(task.agent).task_deadline_seconds
+        deadline = self._limits(task.agent).task_deadline_seconds
         if deadline is not None and seconds is not None and seconds > deadline and outcome[0] != "success":
             outcome = ("abandoned", "timeout")
         self._ledger.ended(task, task_type, *outcome, seconds, work.iterations, work.spend, trace_id)
@@ -551,40 +558,35 @@ class Tasks:
             confidence = work.confidence
         if confidence is not None:
             self._ledger.score(task.agent, task_type, task.variant, "confidence", confidence, trace_id)
-        node = trace.nodes.get(top.span_id)
-        if node is not None:
-            node.ended = True
         ended = Ended(top.span_id, task.agent, task_type, task.variant, start_ns, end_ns)
         if len(trace.ended) >= _MOST_ENDED_PER_TRACE:
-            trace.ended = trace.ended[_MOST_ENDED_PER_TRACE // 2 :]
-        trace.ended = [*trace.ended, ended]
+            self._ended -= len(trace.ended) - _MOST_ENDED_PER_TRACE // 2
+            trace.ended = trace.ended[-_MOST_ENDED_PER_TRACE // 2 :]
+        trace.ended.append(ended)
         self._ended += 1
         trace.open = None
         for name, value, span_id in trace.scores:
             of = trace.ended_task(span_id) or ended
             self._ledger.score(of.agent, of.task_type, of.variant, name, value, trace_id)
-        trace.scores = []
+        trace.scores.clear()
 
     def _go_on(self, trace: Trace, trace_id: bytes) -> None:
         """After a task of the trace ended: what is left in the trace is of another one, or nothing is."""
-        if trace.open is None and trace.ended:
-            last = max(ended.end_ns for ended in trace.ended)
-            left = [f for f in trace.families.values() if f.units or (f.bare and f.bare.first_ns >= last)]
-            units = [unit for family in left for unit in trace.units_of(family)]
+        if trace.open is None and trace.spans and trace.ended:
+            units, rest, _ids = sort_out(trace)
             if units:
                 self._start(self._new_task(trace, units[0].span))
-            elif any(family.bare for family in left):
+            elif rest and rest.first_ns >= max(ended.end_ns for ended in trace.ended):
                 before = trace.ended[-1]
                 trace.open = Task(before.agent, before.variant, None, self.now)
-                trace.open.iterations = sum(family.bare.iterations for family in left)
-                trace.open.spend = sum(family.bare.spend for family in left)
+                trace.open.iterations, trace.open.spend = rest.iterations, rest.spend
                 self._timer(self._settings.parent_grace_seconds, "start", trace_id)
         if trace.open is None:
             self._timer(_SETTLED_SECONDS, "silence", trace_id)
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
-    def _score(self, score: Score) -> Verdict:
+    def _score(self, score: Score) -> int:
         trace = self._traces.get(score.trace_id)
         past = self._past.get(score.trace_id) if trace is None else None
         if past is not None:
@@ -594,7 +596,7 @@ class Tasks:
         elif len(self._waiting_scores) < _MOST_WAITING_SCORES:
             self._waiting_scores.append((self.now + _SCORE_SECONDS, score))
             self._timer(_SCORE_SECONDS, "scores", b"")
-            return Verdict.SCORE
+            return _SCORE
         else:
             ended = None
         if ended is not None:
@@ -606,7 +608,7 @@ class Tasks:
                 self._changed.add(score.trace_id)
         else:
             self._ledger.unmatched_score()
-        return Verdict.SCORE
+        return _SCORE
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -639,57 +641,52 @@ class Tasks:
             case "start":
                 if trace.open is not None and not trace.open.started:
                     self._start(trace.open)
-            case "agent":
-                unit = trace.units.get(span_id)
-                if unit is not None:
-                    self._parent_never_came(trace, trace_id, unit)
             case "alone":
-                unit = trace.units.get(span_id)
-                if unit is not None:
-                    self._end_root(trace, unit.span, unit)
+                event = trace.spans.get(span_id)
+                if isinstance(event, AgentSpan):
+                    self._end_root(trace, event)
+            case "agent":
+                event = trace.spans.get(span_id)
+                if isinstance(event, AgentSpan):
+                    self._parent_never_came(trace, event)
             case "root":
-                family = trace.families.get(span_id)
-                if family and family.root is not None and span_id not in trace.nodes:
-                    units = trace.units_of(family)
-                    if not units or not any(self._is_inside(trace, unit) for unit in units):
-                        self._resolve(trace, family.root, span_id)
+                self._remote_parent_never_came(trace, span_id)
 
     def _release(self, instance: str) -> None:
         for event in self._elsewhere.due(instance, self.now):
             trace = self._traces.get(event.trace_id)
             if trace is not None:
+                event.twin = False
+                trace.spans[event.span_id] = event
                 self._call(trace, event)
-                self._top(trace, event)
 
-    @staticmethod
-    def _is_inside(trace: Trace, unit: Unit) -> bool:
-        """Whether work that began before this agent's shows that another agent above it runs on."""
-        return any(f.bare and f.bare.first_ns < unit.span.start_ns for f in trace.families.values())
+    def _parent_never_came(self, trace: Trace, event: AgentSpan) -> None:
+        """An agent span's parent, in the same process, is still missing: a task, unless it proves to be inside one."""
+        missing, below_agent = trace.missing_above(event)
+        if missing and not below_agent and not _runs_inside(trace, event):
+            self._end_agent(trace, event)
 
-    def _parent_never_came(self, trace: Trace, trace_id: bytes, unit: Unit) -> None:
-        """The parent of an agent span, in the same process, is still missing: a task, unless it proves to be inside one."""
-        place = trace.place(unit.span)
-        if not isinstance(place, bytes) or self._is_inside(trace, unit):
+    def _remote_parent_never_came(self, trace: Trace, parent_id: bytes) -> None:
+        """What stands below a parent in another process, or a plain root that came first, is a request of its own."""
+        if parent_id in trace.spans:
             return
-        family = trace.family(place)
-        if any(other.span.nested for other in trace.units_of(family)):
+        tops = [span for span in trace.spans.values() if span.parent_id == parent_id]
+        root = min(tops, key=lambda span: span.kind, default=None)  # a plain span, which tells how the request ended
+        if root is None or any(isinstance(top, AgentSpan) and _runs_inside(trace, top) for top in tops):
             return
-        family.units.remove(unit.span.span_id)
-        self._end_unit(trace, unit)
-        self._go_on(trace, trace_id)
+        self._resolve(trace, root, parent_id or None)
 
     def _silence(self, trace: Trace, trace_id: bytes) -> None:
         """Nothing came for a while: a task in flight is given up, a trace that is over is let go."""
-        if trace.open is None and not any(trace.families.values()):
-            wait = _SETTLED_SECONDS if trace.ended else _IDLE_SECONDS
-        else:
+        if trace.open is not None or (not trace.ended and any(span.kind for span in trace.spans.values())):
             wait = self._give_up_seconds(trace)
+        else:
+            wait = _SETTLED_SECONDS if trace.ended else _IDLE_SECONDS
         left = trace.last_arrival + wait - self.now
         if left > 0:
             self._timer(left, "silence", trace_id)
             return
-        if trace.open is not None or any(trace.families.values()):
-            self._give_up(trace, trace_id)
+        self._give_up(trace, trace_id)
         if trace.ended:
             self._settle(trace, trace_id)
         else:
@@ -697,21 +694,19 @@ class Tasks:
 
     def _give_up(self, trace: Trace, trace_id: bytes) -> None:
         """Agent spans that ended under a parent which never came are tasks that ended; the rest never finished."""
-        rest = Work()
+        units, rest, _ids = sort_out(trace)
         step: AgentSpan | None = None  # the last chain to end: a step of an agent that was never heard of
-        for family in list(trace.families.values()):
-            rest.add(family.bare)
-            for unit in trace.units_of(family):
-                if unit.span.nested:
-                    del trace.units[unit.span.span_id]
-                    rest.add(unit.work)
-                    if step is None or unit.span.end_ns > step.end_ns:
-                        step = unit.span
-                else:
-                    self._end_unit(trace, unit)
-        trace.families = {}
+        for unit in units:
+            if unit.span.nested:
+                for span_id in unit.spans:
+                    rest.add(trace.spans[span_id])
+                if step is None or unit.span.end_ns > step.end_ns:
+                    step = unit.span
+        for unit in units:
+            if not unit.span.nested:
+                self._end_unit(trace, unit)
         task = trace.open
-        if task is None and (rest or step) and not trace.ended:
+        if task is None and (rest or step is not None) and not trace.ended:
             task = trace.open = Task(trace.agent, "stable", None, self.now)
         if task is None:
             return
@@ -754,6 +749,20 @@ class Tasks:
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
+    def _limits(self, agent: str) -> AgentLimits:
+        return self._settings.limits(agent)
+
+    def _shorten(self, trace: Trace) -> None:
+        """Of a very long trace keep the ids of the latest spans, and nothing else but its agents."""
+        most = self._settings.max_spans_per_task
+        before = trace.size()
+        agents = sum(span.kind == AGENT for span in trace.spans.values())
+        trace.let_go([k for k, span in trace.spans.items() if span.kind != AGENT or agents > most // 2])
+        del trace.seen[: -8 * most]
+        trace.called.clear()
+        trace.failed.clear()
+        self._spans += trace.size() - before
+
     def _give_up_seconds(self, trace: Trace) -> float:
         return self._settings.limits(trace.open.agent if trace.open else trace.agent).give_up_seconds
 
@@ -774,8 +783,7 @@ class Tasks:
         """There is no room for another trace: of the oldest, what is in flight is given up, and it is let go."""
         trace_id = next(iter(self._traces))
         trace = self._traces[trace_id]
-        if trace.open is not None or any(trace.families.values()):
-            self._give_up(trace, trace_id)
+        self._give_up(trace, trace_id)
         if trace.ended:
             self._settle(trace, trace_id)
         else:
@@ -872,9 +880,27 @@ def _has_sums(span: AgentSpan) -> bool:
     return bool(span.input or span.output or span.cache_read or span.cache_write)
 
 
+def _runs_inside(trace: Trace, event: AgentSpan) -> bool:
+    """Whether work that began before this agent's shows that another agent above it runs on."""
+    units, rest, _ids = sort_out(trace)
+    return bool(rest and rest.first_ns < event.start_ns) or any(
+        unit.span.nested and unit.span.parent_id != event.parent_id and unit.span.start_ns < event.start_ns
+        for unit in units
+    )
+
+
 def in_order(events: list[AnyEvent]) -> list[AnyEvent]:
     """The events of one request by end time, but a child before its parent: clocks that tick in milliseconds, and calls
     that are cut off with their task, let a child end at the same time or a little later."""
+    last = -1
+    came: set[bytes] = set()
+    for event in events:
+        if not isinstance(event, Event) or event.end_ns < last or event.parent_id in came:
+            break
+        last = event.end_ns
+        came.add(event.span_id)
+    else:
+        return events  # as an SDK sends them
     ends = [_end(event) for event in events]
     by_id = {event.span_id: at for at, event in enumerate(events) if isinstance(event, Event)}
     for at, first in enumerate(events):

@@ -1,41 +1,46 @@
 """One call, one count: which LLM call is the second report of one that was counted already (DIALECTS.md, rule 4)."""
 
+from itertools import islice
+
 import msgspec
 
 from exporter.events import Iteration
-from exporter.traces import CALL, Call, Family, Trace
+from exporter.traces import Trace
 
 # A call that an SDK reports of itself, in a trace of its own, waits so long for the span that contains it: two rounds
 # of the OpenTelemetry SDKs' batch processors (5 s).
 HOLD_SECONDS = 10.0
 # Calls of the last so many seconds are looked through for such a call's twin.
 _TWIN_SECONDS = 30.0
-_MOST_SIBLINGS = 8
+# How many of a trace's latest spans are looked through for a twin: they end at about the same time.
+_LATEST = 64
 _MOST_REMEMBERED = 10_000
 _MOST_HELD = 1000
 _MOST_RECENT = 500
 _MOST_INSTANCES = 2000
 
 
-def counted_before(trace: Trace, event: Iteration, below: Family | None) -> bool:
-    """Whether another span of the same trace has told of this call; `below` is what waited for its span."""
+def counted_before(trace: Trace, event: Iteration) -> bool:
+    """Whether another span of the same trace has told of this call."""
     if event.response_id and event.response_id in trace.response_ids:
         return True
-    if trace.summed:
-        return True
-    if below is not None and below.calls:
+    if trace.summed or event.span_id in trace.called:
         return True  # an LLM call below an LLM call is the same call, told from nearer
-    above = trace.nodes.get(event.parent_id)
-    if above is not None and above.kind == CALL and above.counted:
+    above = trace.spans.get(event.parent_id)
+    if isinstance(above, Iteration) and above.counted:
         return True
-    return any(_same(other, event) for other in trace.calls.get(event.parent_id, ()))
+    if not trace.call_scope or event.scope == trace.call_scope:
+        return False
+    latest = islice(reversed(trace.spans.values()), _LATEST)
+    return any(isinstance(other, Iteration) and other.counted and _same(other, event) for other in latest)
 
 
-def _same(other: Call, event: Iteration) -> bool:
+def _same(other: Iteration, event: Iteration) -> bool:
     """A sibling of another scope, one containing the other, where no two response ids tell them apart."""
     return (
-        other.scope != event.scope
-        and not (other.has_response_id and event.response_id)
+        other.parent_id == event.parent_id
+        and other.scope != event.scope
+        and not (other.response_id and event.response_id)
         and (
             (other.start_ns <= event.start_ns and event.end_ns <= other.end_ns)
             or (event.start_ns <= other.start_ns and other.end_ns <= event.end_ns)
@@ -45,14 +50,12 @@ def _same(other: Call, event: Iteration) -> bool:
 
 def remember(trace: Trace, event: Iteration) -> None:
     """The call was counted."""
-    trace.nodes[event.span_id].counted = True
+    event.counted = True
+    trace.mark_called(event)
     if event.response_id and len(trace.response_ids) < _MOST_REMEMBERED:
         trace.response_ids.add(event.response_id)
-    if event.parent_id and len(trace.calls) < _MOST_REMEMBERED:
-        siblings = trace.calls.setdefault(event.parent_id, [])
-        siblings.append(Call(event.start_ns, event.end_ns, event.scope, bool(event.response_id)))
-        if len(siblings) > _MOST_SIBLINGS:
-            del siblings[0]
+    if event.scope != trace.call_scope:
+        trace.call_scope = "*" if trace.call_scope else event.scope
 
 
 class _Recent(msgspec.Struct, array_like=True, gc=False):
@@ -79,11 +82,11 @@ class Elsewhere(msgspec.Struct, array_like=True):
     """Twins in other traces: calls that an SDK reports of itself as roots, by sending process (`Event.instance`)."""
 
     held: dict[str, list[_Held]] = {}
-    recent: dict[str, list[_Recent]] = {}
+    recent: dict[str, list[_Recent]] = {}  # of the processes that ever sent such a call
 
     def has_come(self, event: Iteration) -> bool:
         """Whether a call that contains this one came lately; it then stands for this one and for no other."""
-        recent = self.recent.get(event.instance, [])
+        recent = self.recent.setdefault(event.instance, [])
         containing = [r for r in recent if r.contains(event)]
         if not containing:
             return False
@@ -100,7 +103,8 @@ class Elsewhere(msgspec.Struct, array_like=True):
 
     def note(self, event: Iteration, now: float) -> None:
         """Another source told of a call: it is the twin of one that waits, or of one that may yet come."""
-        if event.client:
+        recent = self.recent.get(event.instance)
+        if recent is None or event.client:
             return
         mine = _Recent(now, event.start_ns, event.end_ns, event.model, event.answered_by)
         held = self.held.get(event.instance)
@@ -109,14 +113,11 @@ class Elsewhere(msgspec.Struct, array_like=True):
             if inside:
                 held.remove(max(inside, key=lambda h: h.event.end_ns - h.event.start_ns))
                 return
-        recent = self.recent.setdefault(event.instance, [])
         recent.append(mine)
         if len(recent) > _MOST_RECENT or recent[0].arrival < now - 2 * _TWIN_SECONDS:
             self.recent[event.instance] = [r for r in recent if r.arrival >= now - _TWIN_SECONDS][-_MOST_RECENT // 2 :]
         if len(self.recent) > _MOST_INSTANCES:
             self.recent = {k: v for k, v in self.recent.items() if v and v[-1].arrival >= now - _TWIN_SECONDS}
-            if len(self.recent) > _MOST_INSTANCES:
-                self.recent.clear()
 
     def due(self, instance: str, now: float) -> list[Iteration]:
         """The calls that waited long enough: they have no twin."""

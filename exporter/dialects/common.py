@@ -205,7 +205,7 @@ def told(span: Span) -> str:
 
 
 def reason(words: str, default: str) -> str:
-    """Why it failed: one of the contract's error reasons, CANCELLED or MAX_ITERATIONS; `default` where nothing tells."""
+    """Why it failed: one of the contract's error reasons, CANCELLED or MAX_ITERATIONS; else `default`."""
     if _CANCELLED.search(words):
         return CANCELLED
     if _MAX_ITERATIONS.search(words):

@@ -1,4 +1,4 @@
-"""OpenLLMetry (Traceloop): `traceloop.span.kind` on workflows, agents, tasks, tools; old calls by `llm.request.type`."""
+"""OpenLLMetry (Traceloop): `traceloop.span.kind` on workflows, agents, tasks, tools; old calls: `llm.request.type`."""
 
 from exporter.dialects import genai
 from exporter.dialects.common import Reading, first_text

@@ -4,7 +4,6 @@ OTLP's rules: https://opentelemetry.io/docs/specs/otlp/ (failures, throttling, p
 """
 
 import logging
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from exporter.auth import Senders, Unauthenticated
 from exporter.config import RequestLimits
+from exporter.faults import where
 from exporter.measures import Counter, Measures
 from exporter.pipeline import Answer, Malformed, Unavailable
 from exporter.receivers.body import BadEncoding, TooLarge, inflate
@@ -185,9 +185,3 @@ def response_message(signal: Signal, answer: Answer) -> Any | None:
     logs.partial_success.rejected_log_records = answer.rejected
     logs.partial_success.error_message = answer.message
     return logs
-
-
-def where(error: BaseException) -> str:
-    """The error's type and the lines it came through, without its text: that may quote what was sent."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at " + " < ".join(f"{f.filename}:{f.lineno}" for f in reversed(frames))
