@@ -29,31 +29,26 @@ def _of_hours() -> tuple[Recording, Recording]:
     )
 
 
-def _evidence(against: str, expected: str) -> Recording:
-    """Nats against so many errors having come by chance at the expected rate: n * KL(seen || expected).
+def _surprise(against: str, expected: str) -> Recording:
+    """Standard deviations by which the errors exceed what the expected rate explains.
 
-    By Chernoff's bound that chance is below exp(-nats), for five tasks as for five thousand; a z-score promises too
-    much for few. 2 nats are about 2 standard deviations, 12.5 about 5.
+    The arcsine of a proportion's root has the same spread, 1 / (2 * sqrt(n)), at every rate: five errors in six tasks
+    and five hundred in six thousand are measured alike, where the usual z-score promises too much for few.
     """
     return Recording(
-        "agent:error_evidence:nats",
+        "agent:error_surprise:sigmas",
         f"""
-        agent:tasks_ended:increase * (
-            agent:error_ratio:rate
-              * ln(agent:error_ratio:rate / on (agent) group_left () {expected})
-          +
-            (1 - agent:error_ratio:rate)
-              * ln((1 - agent:error_ratio:rate) / on (agent) group_left () (1 - {expected}))
+        2 * sqrt(agent:tasks_ended:increase) * on (agent, window) (
+            asin(sqrt(agent:error_ratio:rate))
+          - on (agent) group_left ()
+            asin(sqrt({expected}))
         )
-        # fewer than expected is no evidence of trouble
-        and
-          agent:error_ratio:rate > on (agent) group_left () {expected}
         """,
         {"against": against},
     )
 
 
-def _too_many(windows: str, over: str, count: str, against: str, own: str) -> str:
+def _too_many(windows: str, over: str, count: str, against: str) -> str:
     return f"""
     max by (agent) (
         agent:error_ratio:rate{{window=~"{windows}"}}
@@ -61,10 +56,10 @@ def _too_many(windows: str, over: str, count: str, against: str, own: str) -> st
         agent:tasks_failed:increase >= on (agent) group_left () {limit(count)}
       and on (agent, window)
         # over the limit, and not by chance
-        agent:error_evidence:nats{{against="{against}"}} > on (agent) group_left () {limit("error_evidence_limit")}
+        agent:error_surprise:sigmas{{against="{against}"}} > on (agent) group_left () {limit("error_sigmas_limit")}
       and on (agent, window)
         # unlike this agent
-        agent:error_evidence:nats{{against="own"}} > on (agent) group_left () {limit(own)}
+        agent:error_surprise:sigmas{{against="own"}} > on (agent) group_left () {limit("error_sigmas_own")}
       unless on (agent, window) (
           # six bad hours are past trouble, unless the last one is bad as well
           agent:error_ratio:rate{{window="6h"}}
@@ -82,20 +77,16 @@ GROUP = Group(
         *_of_tasks("5m"),
         *_of_tasks("10m"),
         *_of_hours(),
-        # Just below 1, so that the logarithms below have a value.
-        Recording(
-            "agent:error_ratio:rate",
-            "clamp_max(agent:tasks_failed:increase / (agent:tasks_ended:increase > 0), 0.9999)",
-        ),
-        _evidence("limit", limit("error_rate")),
-        _evidence("critical", limit("error_rate_critical")),
-        _evidence("own", held("agent:error_ratio:mean7d")),
+        Recording("agent:error_ratio:rate", "agent:tasks_failed:increase / (agent:tasks_ended:increase > 0)"),
+        _surprise("limit", limit("error_rate")),
+        _surprise("critical", limit("error_rate_critical")),
+        _surprise("own", held("agent:error_ratio:mean7d")),
         Alert(
             name="AgentErrorRateHigh",
             requirement="A2, M13",
             severity=Severity.PAGE,
             cause="errors",
-            expr=_too_many("5m|10m|6h", "error_rate", "error_min_count", "limit", "error_evidence_own"),
+            expr=_too_many("5m|10m|6h", "error_rate", "error_min_count", "limit"),
             keep_firing_for="10m",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of the tasks fail",
             description="""
@@ -110,13 +101,7 @@ GROUP = Group(
             cause="errors",
             action="off",
             # It acts by itself and within two minutes, so it asks for more.
-            expr=_too_many(
-                "2m|10m|6h",
-                "error_rate_critical",
-                "error_critical_min_count",
-                "critical",
-                "error_critical_evidence_own",
-            ),
+            expr=_too_many("2m|10m|6h", "error_rate_critical", "error_critical_min_count", "critical"),
             keep_firing_for="10m",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of the tasks fail: switch it off",
             description="""

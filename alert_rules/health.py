@@ -20,7 +20,10 @@ GROUP = Group(
             # A restart is over in less.
             wait="3m",
             keep_firing_for="5m",
-            summary="The exporter {{ $labels.instance }} is not scraped: agents run unwatched",
+            summary=(
+                "{{ if $labels.instance }}The exporter {{ $labels.instance }} is not scraped"
+                "{{ else }}No exporter is scraped{{ end }}: agents run unwatched"
+            ),
             description="""
             Prometheus has had no answer from the exporter for 3 minutes. Its agents run without alerts.
             """,

@@ -35,7 +35,7 @@ UNITS = {
     "usd": Unit(0, 1_000_000, "an amount in USD above 0 and at most 1000000"),
     "seconds": Unit(0, 86_400, "a time in seconds above 0 and at most 86400 (a day)"),
     "count": Unit(0, 1_000_000, "a count above 0 and at most 1000000"),
-    "nats": Unit(0, 100, "evidence in nats, above 0 and at most 100"),
+    "sigmas": Unit(0, 20, "a number of standard deviations above 0 and at most 20"),
 }
 
 
