@@ -82,6 +82,18 @@ def _record(agent: str, values: Mapping[str, float], explained: Mapping[str, Lim
     return Recording("agent:limit", "\nor\n".join(terms), {"agent": agent})
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML would let the last one win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(overrides: Path | None = None) -> Thresholds:
     """The thresholds of this package, with a user's file of overrides (agent → name → number) over them.
 
@@ -92,7 +104,7 @@ def load(overrides: Path | None = None) -> Thresholds:
     agents = _agents(own["agents"], limits, "thresholds.yml: agents")
     if overrides is not None:
         try:
-            theirs = yaml.safe_load(overrides.read_text(encoding="utf-8"))
+            theirs = yaml.load(overrides.read_text(encoding="utf-8"), _Loader)
         except (OSError, yaml.YAMLError) as error:
             raise BadThreshold(f"{overrides}: cannot be read as YAML: {error}") from error
         for agent, values in _agents(theirs or {}, limits, overrides.name).items():

@@ -1,0 +1,102 @@
+"""`agent-oncall generate`: the same settings give the same bytes, and what is checked in is what it writes."""
+
+from pathlib import Path
+
+import pytest
+
+from alert_rules.rules import Site
+from alert_rules.thresholds import load
+from cli.generate import provisioning
+from cli.main import main
+
+CHECKED_IN = Path(__file__).parents[2] / "provisioning"
+
+
+def written(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_what_is_checked_in_is_what_generate_writes(tmp_path: Path) -> None:
+    assert main(["generate", "--out", str(tmp_path)]) == 0
+
+    assert written(tmp_path) == written(CHECKED_IN), "stale: run `agent-oncall generate`"
+
+
+def test_a_second_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "--out", str(tmp_path)])
+    capsys.readouterr()
+
+    assert main(["generate", "--out", str(tmp_path)]) == 0
+
+    assert "0 of them written" in capsys.readouterr().out
+
+
+def test_check_names_the_stale_file_and_leaves_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["generate", "--out", str(tmp_path)])
+    stale = tmp_path / "prometheus" / "rules" / "agent-cost.yml"
+    stale.write_text("groups: []\n", encoding="utf-8")
+    capsys.readouterr()
+
+    assert main(["generate", "--out", str(tmp_path), "--check"]) == 1
+
+    assert capsys.readouterr().out == f"stale: {stale}\n"
+    assert stale.read_text(encoding="utf-8") == "groups: []\n"
+
+
+def test_check_of_what_was_generated_is_content(tmp_path: Path) -> None:
+    main(["generate", "--out", str(tmp_path)])
+
+    assert main(["generate", "--out", str(tmp_path), "--check"]) == 0
+
+
+def test_thresholds_of_a_file_reach_the_rules(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yml"
+    mine.write_text("support-bot: {error_rate: 0.4}", encoding="utf-8")
+
+    main(["generate", "--out", str(tmp_path / "out"), "--thresholds", str(mine)])
+
+    limits = (tmp_path / "out" / "prometheus" / "rules" / "agent-limits.yml").read_text(encoding="utf-8")
+    assert "agent: support-bot" in limits
+
+
+def test_a_threshold_nobody_can_mean_is_refused_by_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.yml"
+    mine.write_text("support-bot: {error_rate: 120}", encoding="utf-8")
+
+    assert main(["generate", "--out", str(tmp_path / "out"), "--thresholds", str(mine)]) == 2
+
+    assert "mine.yml.support-bot.error_rate: 120 is not a ratio" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_links_of_alerts_are_the_users(tmp_path: Path) -> None:
+    main(
+        [
+            "generate",
+            "--out",
+            str(tmp_path),
+            "--runbook-url",
+            "https://wiki.example/runbooks/",
+            "--grafana-url",
+            "https://grafana.example",
+        ]
+    )
+
+    rules = (tmp_path / "prometheus" / "rules" / "agent-cost.yml").read_text(encoding="utf-8")
+    assert "runbook_url: https://wiki.example/runbooks/AgentCostAnomaly.md" in rules
+    assert "dashboard_url: https://grafana.example/d/agent-oncall-overview" in rules
+
+
+def test_every_folder_that_servers_read_from_is_there() -> None:
+
+    names = set(provisioning(load(), Site()))
+
+    assert {
+        "prometheus/prometheus.yml",
+        "prometheus/rules/agent-cost.yml",
+        "alertmanager/alertmanager.yml",
+        "grafana/dashboards/overview.json",
+        "grafana/datasources/agent-oncall.yml",
+    } <= names
