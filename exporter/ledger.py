@@ -7,6 +7,8 @@ from exporter.traces import Task
 
 # Values of labels are the senders' to choose: past this, the caches are built anew rather than grown.
 _MAX_CACHED = 20_000
+# Of the calls, the failed and the slow ones are worth a click (of the tasks, all: the buckets sort them).
+_SLOW_SECONDS = 10.0
 
 
 class _Calls:
@@ -66,20 +68,17 @@ class Ledger:
             counter = self._measures.counter("agent_iterations_total", event.agent, model, variant, stop)
             if len(calls.stops) < 100:
                 calls.stops[stop] = counter
-        if event.error:
-            counter.inc(1.0, trace)
-        else:
-            counter.inc()
-        length = event.end_ns - event.start_ns
+        counter.inc(1.0, trace if event.error else None)
+        length = (event.end_ns - event.start_ns) / 1e9
         if length >= 0:
-            calls.duration.observe(length / 1e9, trace)
+            calls.duration.observe(length, trace if length > _SLOW_SECONDS else None)
         if event.first_token is not None:
             first = calls.first_token
             if first is None:
                 first = calls.first_token = self._measures.histogram(
                     "agent_time_to_first_token_seconds", event.agent, model, variant
                 )
-            first.observe(event.first_token, trace)
+            first.observe(event.first_token, trace if event.first_token > _SLOW_SECONDS else None)
         if event.refused:
             calls.refusals.inc(1.0, trace)
         if event.input is None:
@@ -94,7 +93,7 @@ class Ledger:
             if total:
                 calls.unpriced.inc(total)
         elif cost:
-            self._spend(calls, event.agent, variant, purpose).inc(cost, trace)
+            self._spend(calls, event.agent, variant, purpose).inc(cost)
 
     def sums(self, task: Task, model: str, tokens: tuple[int, int, int, int], cost: float | None, trace: str) -> None:
         """A task's own sums, where nothing was counted below it: tokens as (input, output, cache read, cache write)."""
@@ -161,7 +160,7 @@ class Ledger:
             tools.results[event.result].inc(1.0, trace)
         length = event.seconds if event.seconds is not None else (event.end_ns - event.start_ns) / 1e9
         if length >= 0:
-            tools.duration.observe(length, trace)
+            tools.duration.observe(length, trace if length > _SLOW_SECONDS else None)
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 

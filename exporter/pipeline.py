@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -224,41 +224,38 @@ class Pipeline:
             self._note_rejected_values()
         return Answer(rejected, "; ".join(read.rejected))
 
-    def _count(self, events: Iterable[AnyEvent], now: float, *, live: bool) -> None:
-        verdicts = [0] * len(VERDICTS)
-        apply = self._tasks.apply
+    def _count(self, events: list[AnyEvent], now: float, *, live: bool) -> None:
+        verdicts = self._tasks.apply(events, now, self._fault)
         oldest: dict[str, int] = {}
-        dialects: dict[str, int] = {}
-        explain = self._explain
-        for event in events:
-            try:
-                verdict = apply(event, now)
-            except Exception as error:
-                self._fault(error)
-                continue
+        counts = [0] * len(VERDICTS)
+        strangers = 0
+        for event, verdict in zip(events, verdicts, strict=True):
             if not isinstance(event, Event):
                 continue
+            counts[verdict] += 1
             dialect = event.dialect
-            if dialect:
-                verdicts[verdict] += 1
-                dialects[dialect] = dialects.get(dialect, 0) + 1
-                if event.end_ns < oldest.get(event.agent, _NEVER):
-                    oldest[event.agent] = event.end_ns
-            else:
-                self._ignored["ignored: no dialect knows the span"] += 1
-                self._results["duplicate" if verdict == Verdict.DUPLICATE else "ignored"].inc()
-            if explain is not None:
-                explain(event, VERDICTS[verdict])
-        for words, count in zip(VERDICTS, verdicts, strict=True):
+            if not dialect:
+                strangers += verdict == Verdict.PASSAGE
+                continue
+            self._dialects[dialect] += 1
+            if event.end_ns < oldest.get(event.agent, _NEVER):
+                oldest[event.agent] = event.end_ns
+        for words, count in zip(VERDICTS, counts, strict=True):
             if count:
                 result = words.split()[0].strip(",:")
                 self._results[result].inc(count)
-                if result == "ignored":
+                if result != "counted" and result != "duplicate":
                     self._ignored[words] += count
-        self._dialects.update(dialects)
+        if strangers:
+            self._ignored["ignored: no dialect knows the span"] += strangers
+            self._ignored[VERDICTS[Verdict.PASSAGE]] -= strangers
         if live:
             for agent, end_ns in oldest.items():
                 self._note_lag(agent, now - end_ns / 1e9, now)
+        if self._explain is not None:
+            for event, verdict in zip(events, verdicts, strict=True):
+                if isinstance(event, Event):
+                    self._explain(event, VERDICTS[verdict])
 
     def _fault(self, error: Exception) -> None:
         """A fault of ours: it must not keep the journal from being read, nor the other spans from being counted. An
@@ -267,8 +264,6 @@ class Pipeline:
         self._faults[place] += 1
         if self._faults[place] == 1:
             _log.error("a span could not be counted, which is a fault of the exporter: %s", place)
-        self._results["rejected"].inc()
-        self._ignored["rejected: a fault of the exporter"] += 1
 
     def _note_rejected_values(self) -> None:
         for why, count in self._reading.rejected.items():
@@ -368,7 +363,7 @@ class Pipeline:
             for agent in sorted({*spend, *ended, *running})
         ]
         journal = str(self._journal.directory) if self._journal else "in memory"
-        return Summary(agents, dict(self._dialects), dict(self._ignored), dict(self._noted), journal)
+        return Summary(agents, dict(self._dialects), dict(+self._ignored), dict(self._noted), journal)
 
     # -- journal -------------------------------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ and the order of spans only.
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 
 import msgspec
 
 from exporter import outcomes, twins
-from exporter.config import AgentLimits, Settings
+from exporter.config import Settings
 from exporter.contract import UNKNOWN, VARIANTS
 from exporter.dialects.common import CANCELLED
 from exporter.events import AGENT, CALL, TOOL, AgentSpan, AnyEvent, Event, Iteration, Restart, Score, ToolCall
@@ -54,6 +54,7 @@ class Verdict(IntEnum):
     HELD = 8
     TWIN = 9
     DUPLICATE = 10
+    FAULT = 11
 
 
 # The first word is the result of `agent_exporter_spans_total`, the rest the reason behind it.
@@ -69,8 +70,11 @@ VERDICTS = (
     "ignored for now: waits for the span that reports the same call",
     "duplicate: another span reports the same call",
     "duplicate: this span was counted before",
+    "rejected: a fault of the exporter",
 )
-_CALL, _TOOL, _TASK, _SCORE, _LATE, _RESUMED, _UNANSWERED, _PASSAGE, _HELD, _TWIN, _DUPLICATE = map(int, Verdict)
+_CALL, _TOOL, _TASK, _SCORE, _LATE, _RESUMED, _UNANSWERED, _PASSAGE, _HELD, _TWIN, _DUPLICATE, _FAULT = map(
+    int, Verdict
+)
 
 
 class _State(msgspec.Struct, array_like=True):
@@ -109,6 +113,7 @@ class Tasks:
         """`rejected` takes the values that no one can mean, by key and why; `journaled` has changes noted for the next
         checkpoint."""
         self._settings = settings
+        self._limits = settings.limits
         self._ledger = ledger
         self._pricing = pricing
         self._rejected = rejected
@@ -129,19 +134,29 @@ class Tasks:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def apply(self, event: AnyEvent, now: float) -> int:
-        """Take one event in; returns a `Verdict`. Events of one request come in the order of `in_order`."""
-        if isinstance(event, Event):
-            if self._timers and self._timers[0][0] <= now:
-                self.advance(now)
-            elif now > self.now:
-                self.now = now
-            return self._span(event)
-        if isinstance(event, Restart):
-            self._restart(now)
-            return _PASSAGE
-        self.advance(now)
-        return self._score(event)
+    def apply(self, events: Iterable[AnyEvent], now: float, fault: Callable[[Exception], None]) -> list[int]:
+        """Take the events of one request in, in the order of `in_order`; returns a `Verdict` for each.
+
+        `fault` is told of an exception, which is a fault of ours: the event's verdict is FAULT, and the rest goes on.
+        """
+        if not isinstance(events, list):
+            events = list(events)
+        if not any(type(event) is Restart for event in events):
+            self.advance(now)
+        verdicts = []
+        for event in events:
+            try:
+                if isinstance(event, Event):
+                    verdicts.append(self._span(event))
+                elif isinstance(event, Score):
+                    verdicts.append(self._score(event))
+                else:
+                    self._restart(now)
+                    verdicts.append(_PASSAGE)
+            except Exception as error:
+                fault(error)
+                verdicts.append(_FAULT)
+        return verdicts
 
     def advance(self, now: float) -> None:
         """Let the clock reach `now`: every timer before it fires, as at its own time."""
@@ -748,9 +763,6 @@ class Tasks:
         self.now = max(self.now, now)
 
     # -- memory --------------------------------------------------------------------------------------------------------
-
-    def _limits(self, agent: str) -> AgentLimits:
-        return self._settings.limits(agent)
 
     def _shorten(self, trace: Trace) -> None:
         """Of a very long trace keep the ids of the latest spans, and nothing else but its agents."""

@@ -4,11 +4,11 @@ The spans of a trace arrive children first, from several processes, some never. 
 keeps what was read of each span; what belongs to which task is found out once, when one ends.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import msgspec
 
-from exporter.events import AGENT, TOOL, AgentSpan, Event, Iteration, ToolCall
+from exporter.events import AGENT, CALL, TOOL, AgentSpan, Event, Iteration, ToolCall
 from exporter.loops import Loop
 
 # How far up a trace is walked: deeper nesting is nobody's, and a circle of parents ends here.
@@ -28,11 +28,7 @@ class Work(msgspec.Struct, gc=False):
     first_ns: int = 0
     last_ns: int = 0
     call_end_ns: int = -1
-    call_answered: bool = True
-    call_error: str = ""
-    call_refused: bool = False
-    call_final: bool = False
-    call_asked: bool = False  # it asked for a tool
+    last_call: Iteration | None = None
     tool_end_ns: int = -1
     tool_error: str = ""
     answered_end_ns: int = -1  # the end of the last call that was answered
@@ -43,44 +39,71 @@ class Work(msgspec.Struct, gc=False):
         return bool(self.calls or self.tools)
 
     def add(self, event: Event) -> None:
+        """Count in what one span told; nothing for a span that is neither a call nor a tool call, but its facts."""
         if event.facts:
             self.facts = {**self.facts, **event.facts}
-        if isinstance(event, Iteration):
-            self._call(event)
-        elif isinstance(event, ToolCall):
-            self.tools += 1
-            self._cover(event)
-            if event.end_ns >= self.tool_end_ns:
-                self.tool_end_ns = event.end_ns
-                self.tool_error = event.error
-            if event.confidence is not None and (self.confidence is None or event.confidence < self.confidence):
-                self.confidence = event.confidence
+        kind = event.kind
+        if kind == CALL:
+            self._call(event)  # type: ignore[arg-type]
+        elif kind == TOOL:
+            self._tool_call(event)  # type: ignore[arg-type]
 
     def _call(self, event: Iteration) -> None:
-        if event.twin:
-            if not event.answered and not event.error:
-                return  # what it does not know, the report that was counted does
-        else:
+        end_ns = event.end_ns
+        if not event.twin:
             self.calls += 1
-            self._cover(event)
+            if not self.first_ns or event.start_ns < self.first_ns:
+                self.first_ns = event.start_ns
+            if end_ns > self.last_ns:
+                self.last_ns = end_ns
             if event.counted:
                 self.iterations += 1
                 self.spend += event.spend
                 self.tokens += event.tokens
-        if event.answered and not event.error:
-            self.answered_end_ns = max(self.answered_end_ns, event.end_ns)
-        if event.end_ns >= self.call_end_ns:
-            self.call_end_ns = event.end_ns
-            self.call_answered = event.answered or bool(event.error)
-            self.call_error = event.error
-            self.call_refused = event.refused
-            self.call_final = event.final
-            self.call_asked = event.stop_reason == "tool_use"
+        elif not event.answered and not event.error:
+            return  # what this report does not know, the one that was counted does
+        if event.answered and not event.error and end_ns > self.answered_end_ns:
+            self.answered_end_ns = end_ns
+        if end_ns >= self.call_end_ns:
+            self.call_end_ns = end_ns
+            self.last_call = event
 
-    def _cover(self, event: Event) -> None:
+    def _tool_call(self, event: ToolCall) -> None:
+        self.tools += 1
         if not self.first_ns or event.start_ns < self.first_ns:
             self.first_ns = event.start_ns
-        self.last_ns = max(self.last_ns, event.end_ns)
+        if event.end_ns > self.last_ns:
+            self.last_ns = event.end_ns
+        if event.end_ns >= self.tool_end_ns:
+            self.tool_end_ns = event.end_ns
+            self.tool_error = event.error
+        if event.confidence is not None and (self.confidence is None or event.confidence < self.confidence):
+            self.confidence = event.confidence
+
+    # Of the last call: what tells how the task ended.
+
+    @property
+    def call_answered(self) -> bool:
+        """Answered, or failed: in any case over."""
+        call = self.last_call
+        return call is None or call.answered or bool(call.error)
+
+    @property
+    def call_error(self) -> str:
+        return self.last_call.error if self.last_call is not None else ""
+
+    @property
+    def call_refused(self) -> bool:
+        return self.last_call is not None and self.last_call.refused
+
+    @property
+    def call_final(self) -> bool:
+        return self.last_call is not None and self.last_call.final
+
+    @property
+    def call_asked(self) -> bool:
+        """It asked for a tool."""
+        return self.last_call is not None and self.last_call.stop_reason == "tool_use"
 
 
 class Unit(msgspec.Struct, gc=False):
@@ -165,10 +188,15 @@ class Trace(msgspec.Struct, array_like=True):
     given_up: bool = False
     summed: bool = False  # a task's own sums were counted: calls that come below it later are in them
 
-    def let_go(self, span_ids: Iterable[bytes]) -> None:
-        """These spans' task is over: only their ids are kept."""
+    def let_go(self, span_ids: Collection[bytes]) -> None:
+        """The task of these spans of the trace is over: only their ids are kept."""
+        spans = self.spans
+        if len(span_ids) == len(spans):  # all of them: they are this trace's
+            self.seen += b"".join(spans)
+            spans.clear()
+            return
         for span_id in span_ids:
-            if self.spans.pop(span_id, None) is not None:
+            if spans.pop(span_id, None) is not None:
                 self.seen += span_id
 
     def size(self) -> int:
@@ -190,7 +218,7 @@ class Trace(msgspec.Struct, array_like=True):
         return event.parent_id, below_agent
 
     def mark_called(self, event: Event) -> None:
-        """A call was counted at or below the span: what stands above it, up to a tool or an agent, tells of the same."""
+        """A call was counted at or below the span: what stands above, up to a tool or an agent, tells of the same."""
         at = event.parent_id
         for _ in range(MAX_DEPTH):
             if not at:

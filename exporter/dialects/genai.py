@@ -91,8 +91,8 @@ DEFAULT_NAMES = frozenset(
 )
 
 KEYS = common.KEYS.union(
-    INPUT, OUTPUT, CACHE_READ, CACHE_WRITE, *AGGREGATED.values(), MODEL, PROVIDER, FINISH, FIRST_TOKEN_SECONDS, TOOL_NAME,
-    ARGUMENTS,
+    INPUT, OUTPUT, CACHE_READ, CACHE_WRITE, *AGGREGATED.values(), MODEL, PROVIDER, FINISH, FIRST_TOKEN_SECONDS,
+    TOOL_NAME, ARGUMENTS,
     {
         "gen_ai.operation.name",
         "gen_ai.response.id",
