@@ -114,6 +114,7 @@ class Tasks:
         checkpoint."""
         self._settings = settings
         self._limits = settings.limits
+        self._most_spans = settings.max_spans_per_task
         self._ledger = ledger
         self._pricing = pricing
         self._rejected = rejected
@@ -191,9 +192,10 @@ class Tasks:
         if self._journaled:
             self._changed.add(trace_id)
         self._spans += 1
-        if len(trace.spans) >= self._settings.max_spans_per_task:
+        spans = trace.spans
+        if len(spans) >= self._most_spans:
             self._shorten(trace)
-        trace.spans[span_id] = event
+        spans[span_id] = event
         kind = event.kind
         if kind == CALL:
             return self._iteration(trace, event)  # type: ignore[arg-type]
@@ -245,8 +247,16 @@ class Tasks:
         return verdict
 
     def _call(self, trace: Trace, event: Iteration) -> int:
-        late = self._is_over(trace, event)
-        if twins.counted_before(trace, event):
+        parent_id = event.parent_id
+        parent_known = parent_id in trace.spans
+        late = self._is_over(trace, event) if trace.seen else False
+        if (
+            event.scope != trace.call_scope
+            or event.response_id
+            or parent_known
+            or trace.summed
+            or event.span_id in trace.called
+        ) and twins.counted_before(trace, event):
             event.twin = True
             if event.span_id in trace.called:
                 trace.mark_called(event)
@@ -258,14 +268,15 @@ class Tasks:
         else:
             twins.remember(trace, event)
             task = None if late else self._task_of(trace, event)
-            cost, model, event.tokens = self._price(event)
+            cost, model = self._price(event)
             event.spend = cost or 0.0
             purpose = event.purpose or (task.purpose if task is not None else "progress")
-            self._ledger.call(event, model, self._variant(trace, task, event), purpose, cost, event.trace_id.hex())
+            self._ledger.call(event, model, self._variant(trace, task, event), purpose, cost)
             if task is not None:
                 self._go_round(task, event)
-            verdict = self._counted(trace, event, late, _CALL)
-        self._after(trace, event, late)
+            verdict = _CALL if not (late or trace.given_up) else self._afterwards(trace, event)
+        if late or parent_known or not parent_id or event.remote:
+            self._settle_in(trace, event, late)
         return verdict
 
     def _go_round(self, task: Task, event: Iteration) -> None:
@@ -278,7 +289,7 @@ class Tasks:
             task.tool_failed = False
         loop = task.loop
         loop.turn += 1
-        if loop.failing or loop.repeating or task.iterations > self._limits(task.agent).loop_iterations or loop.why:
+        if loop.failing or loop.repeating or loop.why or task.iterations > self._limits(task.agent).loop_iterations:
             loop.forget()
             self._look_for_loop(task, event)
 
@@ -287,11 +298,11 @@ class Tasks:
             told = trace.failed.pop(event.span_id, "")
             if told:
                 event.error, event.result = "tool", told
-        late = self._is_over(trace, event)
+        late = self._is_over(trace, event) if trace.seen else False
         task = None if late else self._task_of(trace, event)
         if not event.tool and task is not None:
             event.tool = task.asked
-        self._ledger.tool(event, self._variant(trace, task, event), event.trace_id.hex())
+        self._ledger.tool(event, self._variant(trace, task, event))
         if task is not None:
             failed = event.result != "ok"
             if failed:
@@ -303,18 +314,19 @@ class Tasks:
             if failed or arguments or loop.failing or not loop.turn:
                 loop.tool_call(event.tool, failed, arguments)
                 self._look_for_loop(task, event)
-        self._after(trace, event, late)
-        return self._counted(trace, event, late, _TOOL)
+        if late or not event.parent_id or event.remote or event.parent_id in trace.spans:
+            self._settle_in(trace, event, late)
+        return _TOOL if not (late or trace.given_up) else self._afterwards(trace, event)
 
     def _is_over(self, trace: Trace, event: Event) -> bool:
         """Whether the span is known to stand below a task that ended."""
-        if not trace.seen or not event.parent_id:
+        if not event.parent_id:
             return False
         missing, _below_agent = trace.missing_above(event)
         return bool(missing) and knows(trace.seen, missing)
 
-    def _after(self, trace: Trace, event: Event, late: bool) -> None:
-        """A call or a tool call was taken in."""
+    def _settle_in(self, trace: Trace, event: Event, late: bool) -> None:
+        """A call or a tool call was taken in: perhaps all that it is part of is here."""
         if late:
             trace.let_go((event.span_id,))
         elif not event.parent_id or event.remote:
@@ -324,36 +336,41 @@ class Tasks:
             if not missing and not below_agent:  # a plain root, which came before
                 self._timer(self._settings.parent_grace_seconds, "root", event.trace_id)
 
-    def _counted(self, trace: Trace, event: Event, late: bool, verdict: int) -> int:
+    def _afterwards(self, trace: Trace, event: Event) -> int:
+        """The verdict on what comes after its task."""
         if trace.given_up:
             self._ledger.resumed(event.agent)
             return _RESUMED
-        return _LATE if late else verdict
+        return _LATE
 
     def _variant(self, trace: Trace, task: Task | None, event: Event) -> str:
         """The task's variant: that of its first span. A span that tells another variant or agent is noted."""
-        first = task or (trace.ended[-1] if trace.ended else None)
         told = event.variant
+        if task is not None and not told and event.agent == task.agent:
+            return task.variant
+        first = task or (trace.ended[-1] if trace.ended else None)
         if first is None:
             return "canary" if told == "canary" else "stable"
         if event.agent != first.agent or (told and told != first.variant and told in VARIANTS):
             self._ledger.late_labels()
         return first.variant
 
-    def _price(self, event: Iteration) -> tuple[float | None, str, int]:
-        """(USD or None where no price is known, the model's label, all tokens)."""
+    def _price(self, event: Iteration) -> tuple[float | None, str]:
+        """(USD or None where no price is known, the model's label); notes how many tokens the call took."""
         model = event.model or event.answered_by or self._limits(event.agent).default_model
-        if event.input is None:
-            return None, model or UNKNOWN, 0
-        tokens = event.input + event.output + event.cache_read + event.cache_write
+        inputs = event.input
+        if inputs is None:
+            return None, model or UNKNOWN
+        tokens = event.tokens = inputs + event.output + event.cache_read + event.cache_write
         if not model:
             rate = self._history.usd_per_token(event.agent)
-            return (None if rate is None else rate * tokens), UNKNOWN, tokens
-        counts = (event.input, event.output, event.cache_read, event.cache_write)
-        cost = self._pricing.cost(event.answered_by, event.provider, *counts) if event.answered_by else None
-        if cost is None and model != event.answered_by:
+            return (None if rate is None else rate * tokens), UNKNOWN
+        answered_by = event.answered_by
+        counts = (inputs, event.output, event.cache_read, event.cache_write)
+        cost = self._pricing.cost(answered_by, event.provider, *counts) if answered_by else None
+        if cost is None and model != answered_by:
             cost = self._pricing.cost(model, event.provider, *counts)
-        return cost, model, tokens
+        return cost, model
 
     def _look_for_loop(self, task: Task, event: Event) -> None:
         limits = self._limits(task.agent)
@@ -419,7 +436,7 @@ class Tasks:
         if trace.given_up:
             self._ledger.resumed(event.agent)
             return _RESUMED
-        if self._is_over(trace, event):
+        if trace.seen and self._is_over(trace, event):
             trace.let_go((event.span_id,))
             return _LATE
         task = trace.open or self._new_task(trace, event)
@@ -521,7 +538,7 @@ class Tasks:
         if told is not None:
             if told > work.spend:
                 model = span.model or self._limits(task.agent).default_model or UNKNOWN
-                self._ledger.spend(task, model, told - work.spend, span.trace_id.hex())
+                self._ledger.spend(task, model, told - work.spend)
                 work.spend = told
             if told and work.tokens:
                 self._history.cost(task.agent, told, work.tokens)
@@ -535,7 +552,7 @@ class Tasks:
             cost = rate * sum(counts)
         if cost is None and told is not None:
             cost = 0.0  # what it cost is told, and added by the caller
-        self._ledger.sums(task, model or UNKNOWN, counts, cost, span.trace_id.hex())
+        self._ledger.sums(task, model or UNKNOWN, counts, cost)
         work.tokens += sum(counts)
         work.spend += cost or 0.0
         trace.summed = True
@@ -766,7 +783,7 @@ class Tasks:
 
     def _shorten(self, trace: Trace) -> None:
         """Of a very long trace keep the ids of the latest spans, and nothing else but its agents."""
-        most = self._settings.max_spans_per_task
+        most = self._most_spans
         before = trace.size()
         agents = sum(span.kind == AGENT for span in trace.spans.values())
         trace.let_go([k for k, span in trace.spans.items() if span.kind != AGENT or agents > most // 2])

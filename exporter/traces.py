@@ -39,7 +39,7 @@ class Work(msgspec.Struct, gc=False):
         return bool(self.calls or self.tools)
 
     def add(self, event: Event) -> None:
-        """Count in what one span told; nothing for a span that is neither a call nor a tool call, but its facts."""
+        """Count in what one span told; of a span that is neither a call nor a tool call, its facts."""
         if event.facts:
             self.facts = {**self.facts, **event.facts}
         kind = event.kind
@@ -119,7 +119,7 @@ class Unit(msgspec.Struct, gc=False):
     def take(self, trace: "Trace", span_id: bytes, event: Event) -> None:
         self.spans.append(span_id)
         self.work.add(event)
-        if isinstance(event, AgentSpan) and event is not self.span:
+        if event.kind == AGENT and isinstance(event, AgentSpan) and event is not self.span:
             if not self.inner_name:
                 self.inner_name = event.name
             if event.error and event.end_ns >= self.inner_error_ns and not _behind_tool(trace, event):

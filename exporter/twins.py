@@ -51,7 +51,10 @@ def _same(other: Iteration, event: Iteration) -> bool:
 def remember(trace: Trace, event: Iteration) -> None:
     """The call was counted."""
     event.counted = True
-    trace.mark_called(event)
+    if event.parent_id in trace.spans:
+        trace.mark_called(event)
+    elif event.parent_id:
+        trace.called.add(event.parent_id)
     if event.response_id and len(trace.response_ids) < _MOST_REMEMBERED:
         trace.response_ids.add(event.response_id)
     if event.scope != trace.call_scope:
