@@ -1,6 +1,7 @@
 """Listening sockets: HTTP servers with limits, TLS, and what to tell when a socket can't be had."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -19,6 +20,7 @@ _silent = logging.getLogger("exporter.aiohttp")
 _silent.setLevel(logging.CRITICAL + 1)
 
 _LINGER_SECONDS = 2
+_LAST_WRITE_SECONDS = 1
 
 
 class ListenError(Exception):
@@ -49,12 +51,16 @@ class HttpServer:
         self._limits = limits
         self._stop_seconds = stop_seconds
         self._runner: web.ServerRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._busy = 0
+        self._stopping = False
+        self._idle = asyncio.Event()
 
     async def start(self) -> int:
         """Listens; the port. ListenError if that is not possible."""
         context = server_context(self._tls, self._key) if self._tls else None
         server = _Server(
-            self._handler,
+            self._handle,
             self._limits.max_connections,
             logger=_silent,
             access_log=None,
@@ -63,7 +69,7 @@ class HttpServer:
             keepalive_timeout=self._limits.idle_seconds,
             lingering_time=_LINGER_SECONDS,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=self._stop_seconds)
+        runner = web.ServerRunner(server, shutdown_timeout=_LAST_WRITE_SECONDS)
         await runner.setup()
         site = web.TCPSite(runner, self._address.host, self._address.port, ssl_context=context)
         try:
@@ -71,13 +77,33 @@ class HttpServer:
         except OSError as error:
             await runner.cleanup()
             raise ListenError(self._key, self._address, _reason(error)) from None
-        self._runner = runner
+        self._runner, self._site = runner, site
         return int(runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Accepts no more, and gives what is in flight `stop_seconds`."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None or self._site is None:
+            return
+        self._stopping = True
+        await self._site.stop()
+        # aiohttp's own way to stop reads nothing more, so a request whose body is still on its way would not be answered.
+        if self._busy:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._stop_seconds):
+                    await self._idle.wait()
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._busy += 1
+        try:
+            response = await self._handler(request)
+        finally:
+            self._busy -= 1
+            if self._stopping and not self._busy:
+                self._idle.set()
+        if self._stopping:
+            response.force_close()
+        return response
 
 
 class _Server(web.Server):

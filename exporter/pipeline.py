@@ -12,7 +12,7 @@ from exporter.config import Settings
 from exporter.contract import LOOP_REASONS, SPAN_RESULTS
 from exporter.dialects import KEYS, LLM_LIKE, Recogniser
 from exporter.dialects.common import Reading, failure
-from exporter.events import AnyEvent, Batch, Event, Restart, Score, decode_batch, encode_batch
+from exporter.events import SCORE, AnyEvent, Batch, Event, Restart, Score, decode_batch, encode_batch
 from exporter.faults import where
 from exporter.journal import Journal, JournalError
 from exporter.ledger import Ledger
@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _CLOCK_WRONG_SECONDS = 12 * 3600.0
 _LAG_WINDOW_SECONDS = 60.0
 _NEVER = 1 << 64
+_PASSAGE = int(Verdict.PASSAGE)
 _HOUR = 3600.0
 _SCORE_NAMES = frozenset({"goal_alignment", "confidence"})
 _SCORE_EVENT = "gen_ai.evaluation.result"
@@ -229,17 +230,19 @@ class Pipeline:
         oldest: dict[str, int] = {}
         counts = [0] * len(VERDICTS)
         strangers = 0
+        dialects = self._dialects
         for event, verdict in zip(events, verdicts, strict=True):
-            if not isinstance(event, Event):
+            if event.kind >= SCORE:
                 continue
             counts[verdict] += 1
-            dialect = event.dialect
+            dialect = event.dialect  # type: ignore[union-attr]
             if not dialect:
-                strangers += verdict == Verdict.PASSAGE
+                strangers += verdict == _PASSAGE
                 continue
-            self._dialects[dialect] += 1
-            if event.end_ns < oldest.get(event.agent, _NEVER):
-                oldest[event.agent] = event.end_ns
+            dialects[dialect] += 1
+            end_ns = event.end_ns  # type: ignore[union-attr]
+            if end_ns < oldest.get(event.agent, _NEVER):  # type: ignore[union-attr]
+                oldest[event.agent] = end_ns  # type: ignore[union-attr]
         for words, count in zip(VERDICTS, counts, strict=True):
             if count:
                 result = words.split()[0].strip(",:")
@@ -248,7 +251,7 @@ class Pipeline:
                     self._ignored[words] += count
         if strangers:
             self._ignored["ignored: no dialect knows the span"] += strangers
-            self._ignored[VERDICTS[Verdict.PASSAGE]] -= strangers
+            self._ignored[VERDICTS[_PASSAGE]] -= strangers
         if live:
             for agent, end_ns in oldest.items():
                 self._note_lag(agent, now - end_ns / 1e9, now)

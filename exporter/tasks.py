@@ -19,7 +19,19 @@ from exporter import outcomes, twins
 from exporter.config import Settings
 from exporter.contract import UNKNOWN, VARIANTS
 from exporter.dialects.common import CANCELLED
-from exporter.events import AGENT, CALL, TOOL, AgentSpan, AnyEvent, Event, Iteration, Restart, Score, ToolCall
+from exporter.events import (
+    AGENT,
+    CALL,
+    RESTART,
+    SCORE,
+    TOOL,
+    AgentSpan,
+    AnyEvent,
+    Event,
+    Iteration,
+    Score,
+    ToolCall,
+)
 from exporter.history import History
 from exporter.ledger import Ledger
 from exporter.loops import Loop
@@ -135,22 +147,21 @@ class Tasks:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def apply(self, events: Iterable[AnyEvent], now: float, fault: Callable[[Exception], None]) -> list[int]:
+    def apply(self, events: list[AnyEvent], now: float, fault: Callable[[Exception], None]) -> list[int]:
         """Take the events of one request in, in the order of `in_order`; returns a `Verdict` for each.
 
         `fault` is told of an exception, which is a fault of ours: the event's verdict is FAULT, and the rest goes on.
         """
-        if not isinstance(events, list):
-            events = list(events)
-        if not any(type(event) is Restart for event in events):
+        if not (events and events[0].kind == RESTART):
             self.advance(now)
         verdicts = []
         for event in events:
             try:
-                if isinstance(event, Event):
-                    verdicts.append(self._span(event))
-                elif isinstance(event, Score):
-                    verdicts.append(self._score(event))
+                kind = event.kind
+                if kind < SCORE:
+                    verdicts.append(self._span(event, kind))  # type: ignore[arg-type]
+                elif kind == SCORE:
+                    verdicts.append(self._score(event))  # type: ignore[arg-type]
                 else:
                     self._restart(now)
                     verdicts.append(_PASSAGE)
@@ -179,7 +190,7 @@ class Tasks:
         agents = [self._settings.limits("*"), *(self._settings.limits(agent) for agent in self._settings.agents)]
         return self.now + max(limits.give_up_seconds for limits in agents) + 4 * _IDLE_SECONDS
 
-    def _span(self, event: Event) -> int:
+    def _span(self, event: Event, kind: int) -> int:
         trace_id = event.trace_id
         trace = self._traces.get(trace_id)
         if trace is None:
@@ -196,7 +207,6 @@ class Tasks:
         if len(spans) >= self._most_spans:
             self._shorten(trace)
         spans[span_id] = event
-        kind = event.kind
         if kind == CALL:
             return self._iteration(trace, event)  # type: ignore[arg-type]
         if kind == TOOL:
@@ -924,10 +934,10 @@ def in_order(events: list[AnyEvent]) -> list[AnyEvent]:
     last = -1
     came: set[bytes] = set()
     for event in events:
-        if not isinstance(event, Event) or event.end_ns < last or event.parent_id in came:
+        if event.kind >= SCORE or event.end_ns < last or event.parent_id in came:  # type: ignore[union-attr]
             break
-        last = event.end_ns
-        came.add(event.span_id)
+        last = event.end_ns  # type: ignore[union-attr]
+        came.add(event.span_id)  # type: ignore[union-attr]
     else:
         return events  # as an SDK sends them
     ends = [_end(event) for event in events]
