@@ -86,7 +86,7 @@ class HttpServer:
             return
         self._stopping = True
         await self._site.stop()
-        # aiohttp's own way to stop reads nothing more, so a request whose body is still on its way would not be answered.
+        # aiohttp's own way to stop reads nothing more: a request whose body is still on its way would go unanswered.
         if self._busy:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._stop_seconds):
