@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import socket
 import sys
 import time
 from dataclasses import replace
@@ -36,7 +37,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument("scenario", choices=("normal", "incident", "launch"))
     parser.add_argument(
-        "--otlp", metavar="HOST:PORT", default="127.0.0.1:4317", help="OTLP/gRPC receiver (default %(default)s)"
+        "--otlp",
+        type=_address,
+        metavar="HOST:PORT",
+        default="127.0.0.1:4317",
+        help="OTLP/gRPC receiver (default %(default)s)",
     )
     parser.add_argument(
         "--speed", type=_positive, default=1.0, metavar="N", help="N times as fast; times and latencies shrink likewise"
@@ -79,6 +84,14 @@ def run(options: argparse.Namespace) -> int:
     # Only here, so that --help needs no SDK.
     from demo.sdk import SdkSender
 
+    if reason := _unreachable(*options.otlp):
+        target = ":".join(map(str, options.otlp))
+        print(
+            f"agent-oncall demo: nothing takes OTLP at {target} ({reason}): "
+            "start `agent-oncall serve`, or name another receiver by --otlp",
+            file=sys.stderr,
+        )
+        return 2
     scenario = _scenario(options)
     stop = Event()
 
@@ -92,8 +105,9 @@ def run(options: argparse.Namespace) -> int:
     orders: SimpleQueue[str] = SimpleQueue()
     if options.control:
         Thread(target=_listen, args=(orders, stop), daemon=True).start()
-    print(f"{scenario.name}: sending to {options.otlp}{_until(options, scenario)}", file=sys.stderr, flush=True)
-    sender: Sender = SdkSender(options.otlp)
+    host, port = options.otlp
+    print(f"{scenario.name}: sending to {host}:{port}{_until(options, scenario)}", file=sys.stderr, flush=True)
+    sender: Sender = SdkSender(f"{host}:{port}")
     progress = _Progress(fleet, start)
 
     def after_step(now: float) -> None:
@@ -173,6 +187,22 @@ class _Progress:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _unreachable(host: str, port: int) -> str:
+    """Why nothing can be sent there, or "" if something listens."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:4317")
+    return host, int(port)
 
 
 def _positive(text: str) -> float:

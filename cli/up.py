@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stack.local import Plan
 
-_DEMO_THRESHOLDS = Path(__file__).resolve().parent.parent / "stack" / "demo-thresholds.yml"
+DEMO_THRESHOLDS = Path(__file__).resolve().parent.parent / "stack" / "demo-thresholds.yml"
+
+KEYS = "b break the tool   r repair it   q quit"
 
 _EPILOG = """\
 What is started, all of it on 127.0.0.1 alone: the exporter (OTLP on 4317 and 4318, /metrics on 9464), Prometheus
@@ -81,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     ports = Ports().moved(options.port_offset)
     if taken := ports.taken():
         raise PortsTaken(taken, options.port_offset)
-    file = options.thresholds or (_DEMO_THRESHOLDS if options.demo else None)
+    file = options.thresholds or (DEMO_THRESHOLDS if options.demo else None)
     limits = thresholds.load(file)
     found = servers.get((servers.PROMETHEUS, servers.ALERTMANAGER))
     data, kept = _data_folder(options)
@@ -110,7 +112,7 @@ async def _show(plan: "Plan") -> None:
     from stack.status import LiveView, PlainView, View
 
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    keys = "b break the tool   r repair it   q quit" if plan.demo else "q quit"
+    keys = KEYS if plan.demo else "q quit"
     view: View = LiveView(Console(), keys) if on_terminal else PlainView(sys.stdout)
     stack = Stack(plan, view)
     listening: AbstractContextManager[None] = keystrokes(stack.on_key) if on_terminal else nullcontext()

@@ -166,7 +166,7 @@ class Stack:
         self._view.show(
             Status(
                 now=self._now,
-                events=self._events,
+                events=tuple(self._events),
                 open_pages=self._pager.open_incidents(),
                 services=self._services,
                 next_step=self._next_step(),

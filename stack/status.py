@@ -108,7 +108,9 @@ def render(status: Status, keys: str) -> Group:
             Text(status.next_step or " ", style="bold"), title="agent-oncall", title_align="left", border_style="cyan"
         ),
         _agents(status.now),
+        Text(),
         _alerts(status.now),
+        Text(),
         _pages(status.open_pages),
         Text(),
         *(Text(str(event), style=_STYLES[event.kind], overflow="ellipsis", no_wrap=True) for event in _latest(status)),

@@ -1,14 +1,7 @@
 from collections.abc import Iterator, Sequence
-from concurrent import futures
 from threading import Event
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from opentelemetry.proto.trace.v1 import trace_pb2
 
 from demo.fleet import Fleet
 from demo.otlp import RawSender, request
@@ -16,47 +9,9 @@ from demo.play import Sender, play
 from demo.scenarios import normal
 from demo.sdk import SdkSender
 from demo.spans import Span
+from tests.demo.receiver import Receiver, flat
 
 START = 1_700_000_000.0
-
-
-class Receiver:
-    """A real OTLP/gRPC receiver that keeps what it was sent."""
-
-    def __init__(self) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.server = grpc.server(futures.ThreadPoolExecutor(2))
-        handler = grpc.unary_unary_rpc_method_handler(
-            self._export,
-            request_deserializer=ExportTraceServiceRequest.FromString,
-            response_serializer=ExportTraceServiceResponse.SerializeToString,
-        )
-        service = "opentelemetry.proto.collector.trace.v1.TraceService"
-        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
-        self.target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
-        self.server.start()
-
-    def _export(self, body: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
-        self.requests.append(body)
-        return ExportTraceServiceResponse()
-
-    def spans(self) -> dict[bytes, trace_pb2.Span]:
-        return flat(self.requests)
-
-
-def flat(requests: list[ExportTraceServiceRequest]) -> dict[bytes, trace_pb2.Span]:
-    """All spans by id, each as the wire has it, but for what a sender may choose: order of attributes, flags."""
-    found = {}
-    for body in requests:
-        for resource in body.resource_spans:
-            for scope in resource.scope_spans:
-                for span in scope.spans:
-                    span.ClearField("flags")
-                    attributes = sorted(span.attributes, key=lambda pair: pair.key)
-                    del span.attributes[:]
-                    span.attributes.extend(attributes)
-                    found[span.span_id] = span
-    return found
 
 
 @pytest.fixture
