@@ -15,7 +15,8 @@ from stack.pager import Message
 from stack.processes import Program
 from stack.watch import Now
 
-_SHOWN_EVENTS = 10
+_FEWEST_EVENTS, _MOST_EVENTS = 2, 10
+_OTHER_LINES = 13  # the frame, three headers, the gaps, the two last lines, and one for the cursor
 _SUMMARY_SECONDS = 10.0
 _STYLES = {"good": "green", "bad": "bold red", "info": ""}
 
@@ -59,7 +60,7 @@ class LiveView:
         self._live.start()
 
     def show(self, status: Status) -> None:
-        self._live.update(render(status, self._keys), refresh=True)
+        self._live.update(render(status, self._keys, self._live.console.height), refresh=True)
 
     def close(self) -> None:
         self._live.stop()
@@ -101,8 +102,11 @@ def summary(now: Now) -> str:
     )
 
 
-def render(status: Status, keys: str) -> Group:
-    """The whole status, as the terminal shows it."""
+def render(status: Status, keys: str, height: int) -> Group:
+    """The whole status for a terminal of `height` lines: on a low one, fewer of the past events."""
+    rows = (len(status.now.agents), len(status.now.alerts), len(status.open_pages))
+    room = height - _OTHER_LINES - len(status.services) - sum(max(count, 1) for count in rows)
+    latest = status.events[-max(_FEWEST_EVENTS, min(room, _MOST_EVENTS)) :]
     return Group(
         Panel(
             Text(status.next_step or " ", style="bold"), title="agent-oncall", title_align="left", border_style="cyan"
@@ -113,16 +117,12 @@ def render(status: Status, keys: str) -> Group:
         Text(),
         _pages(status.open_pages),
         Text(),
-        *(Text(str(event), style=_STYLES[event.kind], overflow="ellipsis", no_wrap=True) for event in _latest(status)),
+        *(Text(str(event), style=_STYLES[event.kind], overflow="ellipsis", no_wrap=True) for event in latest),
         Text(),
         _services(status.services),
         Text(status.data, style="dim"),
         Text(keys, style="cyan"),
     )
-
-
-def _latest(status: Status) -> Sequence[Event]:
-    return status.events[-_SHOWN_EVENTS:]
 
 
 def _agents(now: Now) -> Table:

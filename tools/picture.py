@@ -48,7 +48,7 @@ async def photograph(picture: Path) -> None:
         stack.stop()
         await running
     console = Console(record=True, width=112, file=io.StringIO())
-    console.print(render(status, KEYS))
+    console.print(render(status, KEYS, height=40))
     # Without the web font: a picture in a README loads nothing.
     svg = console.export_svg(title="make up", unique_id="up")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")

@@ -15,9 +15,9 @@ NOW = Now(
 PAGE = Message(0.0, "pagerduty", "trigger", "k", "critical", "bot spends too much", "", ())
 
 
-def shown(status: Status) -> str:
+def shown(status: Status, height: int = 40) -> str:
     console = Console(width=120, file=io.StringIO(), record=True)
-    console.print(render(status, "b break"))
+    console.print(render(status, "b break", height))
     return console.export_text()
 
 
@@ -29,6 +29,16 @@ def test_the_status_shows_agents_alerts_and_pages() -> None:
 
 def test_an_empty_status_can_be_shown() -> None:
     assert "waiting for the first spans" in shown(Status())
+
+
+def test_a_low_terminal_shows_the_newest_events_and_all_the_rest() -> None:
+    events = [Event(0.0, f"event {number}") for number in range(20)]
+    services = [Program(name, (), url=f"http://127.0.0.1/{name}") for name in ("a", "b", "c", "d")]
+    text = shown(Status(now=NOW, events=events, open_pages=[PAGE], services=services), height=24)
+    assert len(text.splitlines()) < 24
+    assert "event 19" in text
+    assert "event 15" not in text
+    assert "b break" in text
 
 
 def test_plain_output_tells_each_event_once() -> None:
