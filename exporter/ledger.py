@@ -43,15 +43,6 @@ class _Calls:
         self.stops: dict[str, Counter] = {}
         self.first_token: Histogram | None = None
 
-    def tokens(self, inputs: int, outputs: int, cache_read: int, cache_write: int) -> None:
-        # Counts were checked where they were read, so that they need not be again: this is the hottest of all paths.
-        self.input.value += inputs
-        self.output.value += outputs
-        if cache_read:
-            self.cache_read.value += cache_read
-        if cache_write:
-            self.cache_write.value += cache_write
-
 
 class _Tools:
     __slots__ = ("duration", "results")
@@ -126,7 +117,13 @@ class Ledger:
                 )
             first.observe(event.first_token)
         if event.input is not None:
-            calls.tokens(event.input, event.output, event.cache_read, event.cache_write)
+            # Counts were checked where they were read: they need not be again on the hottest of all paths.
+            calls.input.value += event.input
+            calls.output.value += event.output
+            if event.cache_read:
+                calls.cache_read.value += event.cache_read
+            if event.cache_write:
+                calls.cache_write.value += event.cache_write
             if cost is None:
                 calls.unpriced.inc(event.tokens)
             elif cost:
@@ -147,7 +144,10 @@ class Ledger:
     def sums(self, task: Task, model: str, tokens: tuple[int, int, int, int], cost: float | None) -> None:
         """A task's own sums, where nothing was counted below it: tokens as (input, output, cache read, cache write)."""
         calls = self._new_calls(task.agent, model, task.variant, "progress")
-        calls.tokens(*tokens)
+        for counter, count in zip(
+            (calls.input, calls.output, calls.cache_read, calls.cache_write), tokens, strict=True
+        ):
+            counter.inc(count)
         if cost is None:
             calls.unpriced.inc(sum(tokens))
         elif cost:
@@ -217,7 +217,7 @@ class Ledger:
         series.outcomes[outcome, reason].inc(1.0, trace if outcome != "success" else None)
         if seconds is not None:
             series.duration.observe(seconds, trace)
-        series.iterations.observe(iterations, trace)
+        series.iterations.observe(iterations)
         series.cost.observe(cost, trace)
         if task.rollout:
             name, stage, shard = task.rollout

@@ -299,7 +299,7 @@ class Tasks:
             task.tool_failed = False
         loop = task.loop
         loop.turn += 1
-        if loop.failing or loop.repeating or loop.why or task.iterations > self._limits(task.agent).loop_iterations:
+        if loop.failing or loop.repeating or loop.why or task.iterations > task.loop_from:
             loop.forget()
             self._look_for_loop(task, event)
 
@@ -367,7 +367,7 @@ class Tasks:
 
     def _price(self, event: Iteration) -> tuple[float | None, str]:
         """(USD or None where no price is known, the model's label); notes how many tokens the call took."""
-        model = event.model or event.answered_by or self._limits(event.agent).default_model
+        model = event.model or event.answered_by or self._default_model(event.agent)
         inputs = event.input
         if inputs is None:
             return None, model or UNKNOWN
@@ -381,6 +381,9 @@ class Tasks:
         if cost is None and model != answered_by:
             cost = self._pricing.cost(model, event.provider, *counts)
         return cost, model
+
+    def _default_model(self, agent: str) -> str:
+        return self._limits(agent).default_model if self._settings.agents else ""
 
     def _look_for_loop(self, task: Task, event: Event) -> None:
         limits = self._limits(task.agent)
@@ -423,7 +426,8 @@ class Tasks:
     def _new_task(self, trace: Trace, event: Event) -> Task:
         length = max(0, event.end_ns - event.start_ns) / 1e9
         variant = "canary" if event.variant == "canary" else "stable"
-        trace.open = Task(event.agent, variant, event.rollout, self.now - min(length, 86_400.0))
+        began = self.now - min(length, 86_400.0)
+        trace.open = Task(event.agent, variant, event.rollout, began, self._limits(event.agent).loop_iterations)
         trace.agent = event.agent
         give_up = self._give_up_seconds(trace)
         if give_up < _IDLE_SECONDS or trace.ended:
@@ -620,7 +624,8 @@ class Tasks:
                 self._start(self._new_task(trace, units[0].span))
             elif rest and rest.first_ns >= max(ended.end_ns for ended in trace.ended):
                 before = trace.ended[-1]
-                trace.open = Task(before.agent, before.variant, None, self.now)
+                most = self._limits(before.agent).loop_iterations
+                trace.open = Task(before.agent, before.variant, None, self.now, most)
                 trace.open.iterations, trace.open.spend = rest.iterations, rest.spend
                 self._timer(self._settings.parent_grace_seconds, "start", trace_id)
         if trace.open is None:
@@ -749,7 +754,7 @@ class Tasks:
                 self._end_unit(trace, unit)
         task = trace.open
         if task is None and (rest or step is not None) and not trace.ended:
-            task = trace.open = Task(trace.agent, "stable", None, self.now)
+            task = trace.open = Task(trace.agent, "stable", None, self.now, 0)
         if task is None:
             return
         if not task.started and (self._stand_alone(task.agent) or rest.tools or rest.calls > 1 or step is not None):

@@ -133,6 +133,7 @@ class Task(msgspec.Struct, array_like=True):
     variant: str
     rollout: tuple[str, str, str] | None
     began: float  # unix seconds, by the exporter's clock
+    loop_from: int  # the agent's limit on iterations
     started: bool = False  # counted as started
     iterations: int = 0  # outside agents that ended
     spend: float = 0.0
