@@ -1,6 +1,7 @@
 """The same spans give the same counts, whichever way they come."""
 
 import dataclasses
+import itertools
 import random
 import tempfile
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from exporter.config import Settings
 from exporter.journal import Journal
@@ -118,9 +119,10 @@ class Maker:
         if base:
             tool = self.span(trace, parent, "tool.execute", tool__name=name)
         else:
-            tool = self.span(trace, parent, "execute_tool x", gen_ai__operation__name="execute_tool", gen_ai__tool__name=name)
+            asked = {"gen_ai__operation__name": "execute_tool", "gen_ai__tool__name": name}
+            tool = self.span(trace, parent, "execute_tool x", **asked)
         if self.random.random() < 0.2:
-            tool.status.code = 2
+            tool.status.code = Status.STATUS_CODE_ERROR
         if depth < 1 and self.random.random() < 0.15:
             self.agent(trace, tool.span_id, depth=depth + 1, remote=False, base=base)
         self.end(tool)
@@ -199,7 +201,7 @@ def test_any_split_into_requests_counts_the_same(seed: int, cuts: list[int]) -> 
     whole, split = pipeline(first), pipeline(second)
     whole.take_traces(body(spans))
     edges = sorted({0, len(spans), *(cut % (len(spans) + 1) for cut in cuts)})
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         split.take_traces(body(spans[start:stop]))
     assert wind_up(split, second) == wind_up(whole, first)
 
