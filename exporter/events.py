@@ -97,6 +97,7 @@ class AgentSpan(Event, tag="a"):
     cache_write: int
     cost_usd: float | None
     refused: bool  # its own answer was a refusal
+    closed: bool = False  # what is below it runs no more (noted by `tasks`)
 
 
 class Score(msgspec.Struct, array_like=True, gc=False, tag="e"):

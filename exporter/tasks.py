@@ -9,6 +9,7 @@ and the order of spans only.
 """
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -36,7 +37,21 @@ from exporter.history import History
 from exporter.ledger import Ledger
 from exporter.loops import Loop
 from exporter.pricing import Pricing
-from exporter.traces import MAX_DEPTH, Ended, Facts, Past, Task, Trace, Unit, Work, all_of, knows, revived, sort_out
+from exporter.traces import (
+    MAX_DEPTH,
+    Ended,
+    Facts,
+    Group,
+    Past,
+    Task,
+    Trace,
+    Unit,
+    Work,
+    all_of,
+    knows,
+    revived,
+    sort_out,
+)
 
 # An agent span below a parent of the same process that has not ended: most often a request handler, which ends soon.
 _AGENT_GRACE_SECONDS = 60.0
@@ -50,6 +65,9 @@ _MOST_WAITING_SCORES = 10_000
 _MOST_SCORES_PER_TRACE = 100
 _MOST_ENDED_PER_TRACE = 1000
 _ROLLOUT_SECONDS = 48 * 3600.0
+# So many spans that began after their trace's root ended are kept for another task; more are nobody's.
+_MOST_LEFT = 1000
+_NEVER = 1 << 64
 
 
 class Verdict(IntEnum):
@@ -207,6 +225,8 @@ class Tasks:
         if len(spans) >= self._most_spans:
             self._shorten(trace)
         spans[span_id] = event
+        if trace.children is not None:
+            trace.children.setdefault(event.parent_id, []).append(span_id)
         if kind == CALL:
             return self._iteration(trace, event)  # type: ignore[arg-type]
         if kind == TOOL:
@@ -344,7 +364,7 @@ class Tasks:
         elif event.parent_id in trace.spans:
             missing, below_agent = trace.missing_above(event)
             if not missing and not below_agent:  # a plain root, which came before
-                self._timer(self._settings.parent_grace_seconds, "root", event.trace_id)
+                self._look_at(trace, event.trace_id, self._settings.parent_grace_seconds, b"")
 
     def _afterwards(self, trace: Trace, event: Event) -> int:
         """The verdict on what comes after its task."""
@@ -468,51 +488,47 @@ class Tasks:
         if below_agent:
             return _TASK
         if not event.nested:
-            self._runs_on_without(trace, task)
+            # What ended inside an agent span runs no more, even while a parent of that span is awaited: a script that
+            # runs a thousand tasks below one span is no runaway.
+            task.iterations = max(0, task.iterations - trace.close(event))
+            if not task.iterations:
+                task.loop = Loop(seen=task.loop.seen)
         if not missing:  # a plain root, which came before
-            self._end_agent(trace, event)
+            self._look_at(trace, event.trace_id, 0.0, b"")
         elif event.remote:
             self._top(trace, event)
         elif not event.nested:
-            self._timer(_AGENT_GRACE_SECONDS, "agent", event.trace_id, event.span_id)
+            self._look_at(trace, event.trace_id, _AGENT_GRACE_SECONDS, event.span_id, agent=True)
         return _TASK
-
-    @staticmethod
-    def _runs_on_without(trace: Trace, task: Task) -> None:
-        """What ended inside an agent span runs no more, even while a parent of that span is awaited: a script that runs
-        a thousand tasks below one span is no runaway."""
-        units, rest, _ids = sort_out(trace)
-        task.iterations = rest.iterations + sum(unit.work.iterations for unit in units if unit.span.nested)
-        if not task.iterations:
-            task.loop = Loop(seen=task.loop.seen)
 
     def _top(self, trace: Trace, event: Event) -> None:
         """The span may be the top of all below it: at once, or when a parent in another process does not come."""
         if not event.parent_id:
-            self._resolve(trace, event, None)
+            self._resolve(trace, event.trace_id, list(sort_out(trace).values()), event)
+            self._go_on(trace, event.trace_id)
         elif event.parent_id not in trace.spans:
-            self._timer(self._settings.parent_grace_seconds, "root", event.trace_id, event.parent_id)
+            self._look_at(trace, event.trace_id, self._settings.parent_grace_seconds, event.parent_id)
 
-    def _resolve(self, trace: Trace, root: Event, below: bytes | None) -> None:
-        """`root` is the top of what stands `below`: each agent span there is a task, else all is one request."""
-        units, rest, rest_ids = sort_out(trace, below)
-        if not units and not rest:
-            return
+    def _resolve(self, trace: Trace, trace_id: bytes, groups: list[Group], root: Event) -> None:
+        """`root` is the top of these groups: each topmost agent span in them is a task, else all is one request."""
+        units = [unit for group in groups for unit in group.units.values()]
+        rest_ids = [span_id for group in groups for span_id in group.rest_ids]
         for unit in units:
             self._end_unit(trace, unit)
         if not units:
+            rest = groups[0].rest if len(groups) == 1 else Work()
+            if len(groups) > 1:
+                for span_id in rest_ids:
+                    rest.add(trace.spans[span_id])
+            if not rest:
+                return
             self._end_bare(trace, root, rest)
         trace.let_go(rest_ids)
-        self._go_on(trace, root.trace_id)
 
     def _end_root(self, trace: Trace, event: AgentSpan) -> None:
         self._end_unit(trace, all_of(trace, event))
-        self._go_on(trace, event.trace_id)
-
-    def _end_agent(self, trace: Trace, event: AgentSpan) -> None:
-        units, _rest, _ids = sort_out(trace, event.span_id)
-        for unit in units:
-            self._end_unit(trace, unit)
+        if len(trace.spans) > _MOST_LEFT:
+            trace.let_go(list(trace.spans))
         self._go_on(trace, event.trace_id)
 
     def _end_bare(self, trace: Trace, root: Event, work: Work) -> None:
@@ -619,14 +635,18 @@ class Tasks:
     def _go_on(self, trace: Trace, trace_id: bytes) -> None:
         """After a task of the trace ended: what is left in the trace is of another one, or nothing is."""
         if trace.open is None and trace.spans and trace.ended:
-            units, rest, _ids = sort_out(trace)
-            if units:
-                self._start(self._new_task(trace, units[0].span))
-            elif rest and rest.first_ns >= max(ended.end_ns for ended in trace.ended):
+            groups = sort_out(trace).values()
+            unit = next((unit for group in groups for unit in group.units.values()), None)
+            last = max(ended.end_ns for ended in trace.ended)
+            rest = [group.rest for group in groups if group.rest and group.rest.first_ns >= last]
+            if unit is not None:
+                self._start(self._new_task(trace, unit.span))
+            elif rest:
                 before = trace.ended[-1]
                 most = self._limits(before.agent).loop_iterations
                 trace.open = Task(before.agent, before.variant, None, self.now, most)
-                trace.open.iterations, trace.open.spend = rest.iterations, rest.spend
+                trace.open.iterations = sum(work.iterations for work in rest)
+                trace.open.spend = sum(work.spend for work in rest)
                 self._timer(self._settings.parent_grace_seconds, "start", trace_id)
         if trace.open is None:
             self._timer(_SETTLED_SECONDS, "silence", trace_id)
@@ -692,12 +712,8 @@ class Tasks:
                 event = trace.spans.get(span_id)
                 if isinstance(event, AgentSpan):
                     self._end_root(trace, event)
-            case "agent":
-                event = trace.spans.get(span_id)
-                if isinstance(event, AgentSpan):
-                    self._parent_never_came(trace, event)
-            case "root":
-                self._remote_parent_never_came(trace, span_id)
+            case "grace":
+                self._grace_over(trace, trace_id, int.from_bytes(span_id, "big"))
 
     def _release(self, instance: str) -> None:
         for event in self._elsewhere.due(instance, self.now):
@@ -707,21 +723,33 @@ class Tasks:
                 trace.spans[event.span_id] = event
                 self._call(trace, event)
 
-    def _parent_never_came(self, trace: Trace, event: AgentSpan) -> None:
-        """An agent span's parent, in the same process, is still missing: a task, unless it proves to be inside one."""
-        missing, below_agent = trace.missing_above(event)
-        if missing and not below_agent and not _runs_inside(trace, event):
-            self._end_agent(trace, event)
+    def _look_at(self, trace: Trace, trace_id: bytes, seconds: float, span_id: bytes, *, agent: bool = False) -> None:
+        """When so many seconds are over, see whether an agent span (`agent`), or what stands below the missing parent
+        or the plain root with this id, is a task. To the whole second, so that a trace is sorted out once for many."""
+        slot = math.ceil(self.now + seconds)
+        waiting = trace.grace.get(slot)
+        if waiting is None:
+            waiting = trace.grace[slot] = []
+            self._timer(slot - self.now, "grace", trace_id, slot.to_bytes(8, "big"))
+        if not waiting or waiting[-1] != (agent, span_id):
+            waiting.append((agent, span_id))
 
-    def _remote_parent_never_came(self, trace: Trace, parent_id: bytes) -> None:
-        """What stands below a parent in another process, or a plain root that came first, is a request of its own."""
-        if parent_id in trace.spans:
-            return
-        tops = [span for span in trace.spans.values() if span.parent_id == parent_id]
-        root = min(tops, key=lambda span: span.kind, default=None)  # a plain span, which tells how the request ended
-        if root is None or any(isinstance(top, AgentSpan) and _runs_inside(trace, top) for top in tops):
-            return
-        self._resolve(trace, root, parent_id or None)
+    def _grace_over(self, trace: Trace, trace_id: bytes, slot: int) -> None:
+        """Parents that were waited for have not come: what is below is a task, unless it proves to be inside one."""
+        groups = sort_out(trace)
+        inside = _Inside(groups)
+        for agent, span_id in dict.fromkeys(trace.grace.pop(slot, ())):
+            if agent:
+                event = trace.spans.get(span_id)
+                missing, below_agent = trace.missing_above(event) if event is not None else (b"", True)
+                unit = groups[missing].units.get(span_id) if missing and not below_agent else None
+                if unit is not None and not inside.holds(unit):
+                    self._end_unit(trace, unit)
+            elif span_id not in trace.spans:
+                group = groups.pop(span_id, None)
+                if group is not None and group.top is not None and not inside.holds_any(group, span_id):
+                    self._resolve(trace, trace_id, [group], group.top)
+        self._go_on(trace, trace_id)
 
     def _silence(self, trace: Trace, trace_id: bytes) -> None:
         """Nothing came for a while: a task in flight is given up, a trace that is over is let go."""
@@ -741,14 +769,14 @@ class Tasks:
 
     def _give_up(self, trace: Trace, trace_id: bytes) -> None:
         """Agent spans that ended under a parent which never came are tasks that ended; the rest never finished."""
-        units, rest, _ids = sort_out(trace)
-        step: AgentSpan | None = None  # the last chain to end: a step of an agent that was never heard of
-        for unit in units:
-            if unit.span.nested:
-                for span_id in unit.spans:
-                    rest.add(trace.spans[span_id])
-                if step is None or unit.span.end_ns > step.end_ns:
-                    step = unit.span
+        groups = sort_out(trace).values()
+        units = [unit for group in groups for unit in group.units.values()]
+        steps = [unit for unit in units if unit.span.nested]
+        rest = Work()
+        for span_id in [k for g in groups for k in g.rest_ids] + [k for unit in steps for k in unit.spans]:
+            rest.add(trace.spans[span_id])
+        # The last chain to end: a step of an agent that was never heard of.
+        step = max((unit.span for unit in steps), key=lambda span: span.end_ns, default=None)
         for unit in units:
             if not unit.span.nested:
                 self._end_unit(trace, unit)
@@ -924,13 +952,28 @@ def _has_sums(span: AgentSpan) -> bool:
     return bool(span.input or span.output or span.cache_read or span.cache_write)
 
 
-def _runs_inside(trace: Trace, event: AgentSpan) -> bool:
-    """Whether work that began before this agent's shows that another agent above it runs on."""
-    units, rest, _ids = sort_out(trace)
-    return bool(rest and rest.first_ns < event.start_ns) or any(
-        unit.span.nested and unit.span.parent_id != event.parent_id and unit.span.start_ns < event.start_ns
-        for unit in units
-    )
+class _Inside:
+    """Whether work that began before an agent's shows that another agent above it runs on: calls outside of any agent
+    span, or steps of a chain elsewhere."""
+
+    def __init__(self, groups: dict[bytes, Group]) -> None:
+        self._rest_ns = min((g.rest.first_ns for g in groups.values() if g.rest), default=_NEVER)
+        self._steps_ns: dict[bytes, int] = {}  # by parent
+        for group in groups.values():
+            for unit in group.units.values():
+                if unit.span.nested:
+                    parent_id = unit.span.parent_id
+                    self._steps_ns[parent_id] = min(self._steps_ns.get(parent_id, _NEVER), unit.span.start_ns)
+        self._first = sorted((ns, parent_id) for parent_id, ns in self._steps_ns.items())[:2]
+
+    def holds_any(self, group: Group, parent_id: bytes) -> bool:
+        return any(self.holds(unit) for unit in group.units.values() if unit.span.parent_id == parent_id)
+
+    def holds(self, unit: Unit) -> bool:
+        start_ns = unit.span.start_ns
+        return self._rest_ns < start_ns or any(
+            ns < start_ns and parent_id != unit.span.parent_id for ns, parent_id in self._first
+        )
 
 
 def in_order(events: list[AnyEvent]) -> list[AnyEvent]:

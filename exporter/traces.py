@@ -126,6 +126,15 @@ class Unit(msgspec.Struct, gc=False):
                 self.inner_error, self.inner_error_ns = event.error, event.end_ns
 
 
+class Group(msgspec.Struct, gc=False):
+    """What stands below one missing parent, or a root: the tasks in it, by span id, and the work outside of them."""
+
+    units: dict[bytes, Unit]
+    rest: Work
+    rest_ids: list[bytes] = []
+    top: Event | None = None  # the span just below the missing parent, or the root; a plain one, if there is one
+
+
 class Task(msgspec.Struct, array_like=True):
     """The task of a trace that runs."""
 
@@ -183,6 +192,8 @@ class Trace(msgspec.Struct, array_like=True):
     call_scope: str = ""  # the one scope of the calls counted so far; "*": several
     response_ids: set[str] = set()
     failed: dict[bytes, str] = {}  # the results of tool calls that spans below them tell
+    children: dict[bytes, list[bytes]] | None = None  # ids by parent, from when they are first asked for
+    grace: dict[int, list[tuple[bool, bytes]]] = {}  # what to look at when a grace time is over: see Tasks._look_at
     open: Task | None = None
     ended: list[Ended] = []
     scores: list[tuple[str, float, bytes]] = []  # that came before their task ended
@@ -195,10 +206,13 @@ class Trace(msgspec.Struct, array_like=True):
         if len(span_ids) == len(spans):  # all of them: they are this trace's
             self.seen += b"".join(spans)
             spans.clear()
+            self.children = None
             return
         for span_id in span_ids:
             if spans.pop(span_id, None) is not None:
                 self.seen += span_id
+                if self.children is not None:
+                    self.children.pop(span_id, None)
 
     def size(self) -> int:
         """Spans remembered."""
@@ -217,6 +231,26 @@ class Trace(msgspec.Struct, array_like=True):
             below_agent = below_agent or above.kind == AGENT
             event = above
         return event.parent_id, below_agent
+
+    def close(self, agent: AgentSpan) -> int:
+        """An agent span ended: how many iterations stand below it that did not stand below one that ended before."""
+        if self.children is None:
+            self.children = {}
+            for span_id, event in self.spans.items():
+                self.children.setdefault(event.parent_id, []).append(span_id)
+        iterations = 0
+        agent.closed = True
+        below = list(self.children.get(agent.span_id, ()))
+        for _ in range(len(self.spans)):  # a circle of parents has no end
+            if not below:
+                break
+            span_id = below.pop()
+            found = self.spans.get(span_id)
+            if isinstance(found, Iteration):
+                iterations += found.counted
+            if found is not None and not (isinstance(found, AgentSpan) and found.closed):
+                below += self.children.get(span_id, ())
+        return iterations
 
     def mark_called(self, event: Event) -> None:
         """A call was counted at or below the span: what stands above, up to a tool or an agent, tells of the same."""
@@ -263,46 +297,41 @@ def knows(seen: bytes | bytearray, span_id: bytes) -> bool:
     return at >= 0
 
 
-def sort_out(trace: Trace, below: bytes | None = None) -> tuple[list[Unit], Work, list[bytes]]:
-    """Which spans are of which task: a unit for each topmost agent span, the work outside of them, and its span ids.
-
-    `below`: only what stands below the span, or the missing span, with this id; None: all of the trace.
-    """
+def sort_out(trace: Trace) -> dict[bytes, Group]:
+    """Which spans are of which task, by the id of what is missing above them; b"" where their root is known."""
     spans = trace.spans
-    owners: dict[bytes, bytes | None] = {}  # span id → topmost agent above or itself; None: no agent
-    inside: dict[bytes, bool] = {}
+    places: dict[bytes, tuple[bytes | None, bytes]] = {}  # span id → (topmost agent above or itself, what is missing)
     for span_id in spans:
         path: list[bytes] = []
         at = span_id
-        while at in spans and at not in owners and len(path) < MAX_DEPTH:
+        while at in spans and at not in places and len(path) < MAX_DEPTH:
             path.append(at)
-            owners[at] = None  # closes a circle of parents
+            places[at] = (None, b"")  # closes a circle of parents
             at = spans[at].parent_id
-        owner = owners.get(at)
-        is_inside = inside.get(at, False) or at == below
+        owner, anchor = places.get(at) or (None, at)
         for step in reversed(path):
             if owner is None and spans[step].kind == AGENT:
                 owner = step
-            owners[step] = owner
-            is_inside = is_inside or step == below
-            inside[step] = is_inside
-    units: dict[bytes, Unit] = {}
-    rest, rest_ids = Work(), []
+            places[step] = (owner, anchor)
+    groups: dict[bytes, Group] = {}
     for span_id, event in spans.items():
-        if below is not None and not inside[span_id]:
-            continue
-        owner = owners[span_id]
+        owner, anchor = places[span_id]
+        group = groups.get(anchor)
+        if group is None:
+            group = groups[anchor] = Group({}, Work())
+        if event.parent_id == anchor and (group.top is None or event.kind < group.top.kind):
+            group.top = event
         if owner is None:
-            rest.add(event)
-            rest_ids.append(span_id)
+            group.rest.add(event)
+            group.rest_ids.append(span_id)
             continue
-        unit = units.get(owner)
+        unit = group.units.get(owner)
         if unit is None:
             top = spans[owner]
             assert isinstance(top, AgentSpan)
-            unit = units[owner] = Unit(top, Work())
+            unit = group.units[owner] = Unit(top, Work())
         unit.take(trace, span_id, event)
-    return list(units.values()), rest, rest_ids
+    return groups
 
 
 def _behind_tool(trace: Trace, event: Event) -> bool:
