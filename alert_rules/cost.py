@@ -73,13 +73,6 @@ GROUP = Group(
             """,
         ),
         _bound(
-            "tasks",
-            f"""
-            # a handful of tasks that happen to be dear
-            {limit("cost_anomaly_floor_tasks")} * on (agent) {_USD_PER_TASK} / 300
-            """,
-        ),
-        _bound(
             "unknown",
             f"""
             # no day of history yet: a constant for what a task may cost, and a higher floor
