@@ -23,6 +23,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporter import exposition
 from exporter.config import load
 from exporter.pipeline import Pipeline
 from exporter.server import Server
@@ -234,8 +235,6 @@ async def test_a_fault_of_the_timers_stops_nothing_and_is_logged_without_what_wa
 
 
 async def test_a_scrape_does_not_hold_up_the_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from exporter import exposition
-
     drawing, go, draw = threading.Event(), threading.Event(), exposition.render
 
     def slow(*args: Any, **how: Any) -> bytes:
@@ -250,6 +249,24 @@ async def test_a_scrape_does_not_hold_up_the_receivers(monkeypatch: pytest.Monke
         assert await send(server.addresses["otlp_grpc"], task()) == b""
         go.set()
         assert 'agent="shop"' not in (await scrape).text
+
+
+async def test_scrapers_that_do_not_fetch_their_page_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = bytes(24 << 20)  # more than the sockets hold
+    monkeypatch.setattr(exposition, "render", lambda *_, **__: page)
+    async with serving(requests={"body_seconds": 1}) as server:
+        host, port = server.addresses["metrics"]
+        stuck = [socket.create_connection((host, port)) for _ in range(4)]
+        for client in stuck:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(30):
+            while (await get(server, "/metrics")).status != 503:
+                await asyncio.sleep(0.01)
+            while (answer := await get(server, "/metrics")).status != 200:
+                await asyncio.sleep(0.01)
+        assert len(answer.body) == len(page)
+        for client in stuck:
+            client.close()
 
 
 @pytest.mark.parametrize(
