@@ -12,6 +12,10 @@ from exporter.contract import SCRAPE_JOB
 # Each group is a file of its own name.
 GROUPS: tuple[Group, ...] = (baseline.GROUP, cost.GROUP, errors.GROUP, health.GROUP)
 
+# The services' names in Compose.
+EXPORTERS = ("exporter:9464",)
+ALERTMANAGERS = ("alertmanager:9093",)
+
 
 def groups(thresholds: Thresholds) -> tuple[Group, ...]:
     """All groups of rules, the recorded thresholds first."""
@@ -30,8 +34,8 @@ def rule_files(thresholds: Thresholds, site: Site) -> dict[str, str]:
 
 def prometheus_config(
     *,
-    exporters: Sequence[str] = ("exporter:9464",),
-    alertmanagers: Sequence[str] = ("alertmanager:9093",),
+    exporters: Sequence[str] = EXPORTERS,
+    alertmanagers: Sequence[str] = ALERTMANAGERS,
     rule_files: Sequence[str] = ("rules/*.yml",),
     scrape_interval: str = "15s",
     evaluation_interval: str = "15s",

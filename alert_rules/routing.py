@@ -12,6 +12,7 @@ from alert_rules.text import dump
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 CONTROLLER_URL = "http://controller:9465/alerts"
 SECRETS_DIR = "/etc/alertmanager/secrets"
+SLACK_CHANNEL = "#agent-oncall"
 
 _EACH = "{{ range .Alerts.Firing }}- {{ .Annotations.%s }}\n{{ end }}"
 _FIRST = "{{ (index .Alerts 0).Annotations.%s }}"
@@ -22,7 +23,7 @@ def alertmanager_config(
     pagerduty_url: str = PAGERDUTY_URL,
     secrets_dir: str = SECRETS_DIR,
     slack_api_url_file: str | None = None,
-    slack_channel: str = "#agent-oncall",
+    slack_channel: str = SLACK_CHANNEL,
     controller_url: str | None = CONTROLLER_URL,
     controller_token_file: str | None = None,
     watchdog_url: str | None = None,

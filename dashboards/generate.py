@@ -8,6 +8,10 @@ from alert_rules.thresholds import Thresholds
 from dashboards.overview import overview
 from dashboards.schema import modern
 
+# The services' names in Compose.
+PROMETHEUS_URL = "http://prometheus:9090"
+TEMPO_URL = "http://tempo:3200"
+
 
 def dashboard_files(thresholds: Thresholds) -> dict[str, str]:
     """The dashboards: file name → JSON."""
@@ -16,8 +20,8 @@ def dashboard_files(thresholds: Thresholds) -> dict[str, str]:
 
 def grafana_files(
     *,
-    prometheus_url: str = "http://prometheus:9090",
-    tempo_url: str = "http://tempo:3200",
+    prometheus_url: str = PROMETHEUS_URL,
+    tempo_url: str = TEMPO_URL,
     dashboards_dir: str = "/etc/grafana/provisioning/dashboards",
 ) -> dict[str, str]:
     """Grafana's own provisioning: its data sources, and the folder that it reads dashboards from."""

@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from alert_rules.rules import Site
-from alert_rules.thresholds import load
-from cli.generate import provisioning
 from cli.main import main
 
 CHECKED_IN = Path(__file__).parents[2] / "provisioning"
@@ -89,14 +86,34 @@ def test_the_links_of_alerts_are_the_users(tmp_path: Path) -> None:
     assert "dashboard_url: https://grafana.example/d/agent-oncall-overview" in rules
 
 
-def test_every_folder_that_servers_read_from_is_there() -> None:
+def test_addresses_of_ones_own_reach_the_servers_configurations(tmp_path: Path) -> None:
+    options = {
+        "--exporter": "one:9464",
+        "--alertmanager": "am:9093",
+        "--secrets-dir": "/run/secrets",
+        "--slack-channel": "#ai",
+        "--controller-url": "http://ctl:1/alerts",
+        "--watchdog-url": "http://switch/beat",
+        "--prometheus-url": "http://prom:9090",
+        "--tempo-url": "http://traces:3200",
+    }
+    main(["generate", "--out", str(tmp_path), *(word for pair in options.items() for word in pair)])
 
-    names = set(provisioning(load(), Site()))
+    text = "".join(written(tmp_path).values())
+    assert [value for value in options.values() if value not in text] == []
 
+
+def test_without_a_controller_there_is_no_route_to_it(tmp_path: Path) -> None:
+    main(["generate", "--out", str(tmp_path), "--controller-url", ""])
+
+    assert "controller" not in (tmp_path / "alertmanager" / "alertmanager.yml").read_text(encoding="utf-8")
+
+
+def test_the_files_stand_where_servers_and_users_look_for_them() -> None:
     assert {
         "prometheus/prometheus.yml",
         "prometheus/rules/agent-cost.yml",
         "alertmanager/alertmanager.yml",
         "grafana/dashboards/overview.json",
         "grafana/datasources/agent-oncall.yml",
-    } <= names
+    } <= set(written(CHECKED_IN))
