@@ -261,6 +261,10 @@ class Settings(BaseSettings):
     )
     remembered_tasks: Count = Field(default=200_000, description="... as long as it is among so many latest tasks.")
     max_spans_per_task: Count = Field(default=50_000, description="Spans of a task that are tracked one by one.")
+    max_spans_in_flight: Count = Field(
+        default=1_000_000,
+        description="Spans in memory of traces that are not over, some 700 bytes each; over it, the oldest trace goes.",
+    )
     max_traces: Count = Field(default=200_000, description="Traces in memory at once.")
     parent_grace_seconds: Number = Field(
         default=10, ge=0, description="How long a span's missing remote parent is waited for."

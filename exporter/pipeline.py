@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _CLOCK_WRONG_SECONDS = 12 * 3600.0
 _LAG_WINDOW_SECONDS = 60.0
 _NEVER = 1 << 64
+_LONGEST = 100  # of an agent's name
 _PASSAGE = int(Verdict.PASSAGE)
 _HOUR = 3600.0
 _SCORE_NAMES = frozenset({"goal_alignment", "confidence"})
@@ -158,7 +159,7 @@ class Pipeline:
     def _agent(self, resource: Resource) -> str:
         own = text(resource.attributes.get("oncall.agent"))
         service = text(resource.attributes.get("service.name"))
-        return own or self._settings.agent_names.get(service) or service or "unknown"
+        return own[:_LONGEST] or self._settings.agent_names.get(service) or service[:_LONGEST] or "unknown"
 
     def _read_span(self, span: Span, read: _Read, may_speak_for: frozenset[str] | None) -> None:
         attributes = span.attributes
@@ -171,7 +172,7 @@ class Pipeline:
             read.rejected["a span is its own parent"] += 1
             return
         resource = span.resource
-        own = text(attributes.get("oncall.agent"))
+        own = text(attributes.get("oncall.agent"))[:_LONGEST]
         if own and own != resource.agent:
             span.resource = resource = Resource(resource.attributes)
             resource.agent = own

@@ -68,6 +68,8 @@ _ROLLOUT_SECONDS = 48 * 3600.0
 # So many spans that began after their trace's root ended are kept for another task; more are nobody's.
 _MOST_LEFT = 1000
 _NEVER = 1 << 64
+_MOST_TIMERS = 100_000  # before those of forgotten traces are cleared away
+_OF_TRACE = frozenset({"silence", "start", "alone", "grace"})
 
 
 class Verdict(IntEnum):
@@ -151,10 +153,12 @@ class Tasks:
         self._journaled = journaled
         self._traces: dict[bytes, Trace] = {}
         self._past: dict[bytes, Past] = {}  # the one that ended longest ago first
-        self._spans = 0  # that are remembered
+        self._spans = 0  # that are remembered,
+        self._past_spans = 0  # and of these, in traces that are over
         self._ended = 0
         self._timers: list[tuple[float, int, str, bytes, bytes]] = []
         self._ticket = 0
+        self._most_timers = _MOST_TIMERS
         self._elsewhere = twins.Elsewhere()
         self._waiting_scores: list[tuple[float, Score]] = []
         self._history = History()
@@ -221,6 +225,8 @@ class Tasks:
         if self._journaled:
             self._changed.add(trace_id)
         self._spans += 1
+        if self._spans - self._past_spans > self._settings.max_spans_in_flight:
+            self._make_room(trace_id)
         spans = trace.spans
         if len(spans) >= self._most_spans:
             self._shorten(trace)
@@ -243,7 +249,7 @@ class Tasks:
 
     def _begin(self, event: Event) -> Trace:
         if len(self._traces) >= self._settings.max_traces:
-            self._make_room()
+            self._make_room(event.trace_id)
         trace = self._traces[event.trace_id] = Trace(self.now, event.agent)
         self._forgotten.discard(event.trace_id)
         self._timer(min(_IDLE_SECONDS, self._give_up_seconds(trace)), "silence", event.trace_id)
@@ -256,6 +262,7 @@ class Tasks:
 
     def _revive(self, trace_id: bytes, past: Past) -> Trace:
         del self._past[trace_id]
+        self._past_spans -= past.size()
         trace = self._traces[trace_id] = revived(past, self.now)
         self._timer(_SETTLED_SECONDS, "silence", trace_id)
         return trace
@@ -681,6 +688,11 @@ class Tasks:
 
     def _timer(self, seconds: float, what: str, key: bytes, span_id: bytes = b"") -> None:
         self._ticket += 1
+        if len(self._timers) > self._most_timers:
+            # Traces that were let go leave timers behind.
+            self._timers[:] = [t for t in self._timers if t[2] not in _OF_TRACE or t[3] in self._traces]
+            heapq.heapify(self._timers)
+            self._most_timers = 2 * len(self._timers) + _MOST_TIMERS
         heapq.heappush(self._timers, (self.now + seconds, self._ticket, what, key, span_id))
 
     def _fire(self, what: str, key: bytes, span_id: bytes) -> None:
@@ -846,14 +858,17 @@ class Tasks:
         del self._traces[trace_id]
         past = self._past[trace_id] = trace.past()
         self._spans += past.size() - trace.size()
+        self._past_spans += past.size()
         for _ in trace.scores:
             self._ledger.unmatched_score()
         while self._past and (self._spans > self._settings.seen_spans or self._ended > self._settings.remembered_tasks):
             self._forget(next(iter(self._past)))
 
-    def _make_room(self) -> None:
-        """There is no room for another trace: of the oldest, what is in flight is given up, and it is let go."""
-        trace_id = next(iter(self._traces))
+    def _make_room(self, for_trace: bytes) -> None:
+        """There is no room for another: of the oldest trace, what is in flight is given up, and it is let go."""
+        trace_id = next((oldest for oldest in self._traces if oldest != for_trace), None)
+        if trace_id is None:
+            return
         trace = self._traces[trace_id]
         self._give_up(trace, trace_id)
         if trace.ended:
@@ -864,6 +879,8 @@ class Tasks:
     def _forget(self, trace_id: bytes) -> None:
         gone = self._traces.pop(trace_id, None) or self._past.pop(trace_id)
         self._spans -= gone.size()
+        if isinstance(gone, Past):
+            self._past_spans -= gone.size()
         self._ended -= len(gone.ended)
         if isinstance(gone, Trace):
             for _ in gone.scores:
@@ -945,6 +962,7 @@ class Tasks:
         self._rollouts = found.rollouts
         everything: list[Trace | Past] = [*self._traces.values(), *self._past.values()]
         self._spans = sum(trace.size() for trace in everything)
+        self._past_spans = sum(past.size() for past in self._past.values())
         self._ended = sum(len(trace.ended) for trace in everything)
 
 
