@@ -48,7 +48,6 @@ from exporter.traces import (
     Unit,
     Work,
     all_of,
-    knows,
     revived,
     sort_out,
 )
@@ -63,7 +62,7 @@ _IDLE_SECONDS = 600.0
 _SCORE_SECONDS = 600.0
 _MOST_WAITING_SCORES = 10_000
 _MOST_SCORES_PER_TRACE = 100
-_MOST_ENDED_PER_TRACE = 1000
+_MOST_ENDED_PER_TRACE = 200
 _ROLLOUT_SECONDS = 48 * 3600.0
 # So many spans that began after their trace's root ended are kept for another task; more are nobody's.
 _MOST_LEFT = 1000
@@ -219,7 +218,7 @@ class Tasks:
             past = self._past.get(trace_id)
             trace = self._begin(event) if past is None else self._revive(trace_id, past)
         span_id = event.span_id
-        if span_id in trace.spans or (trace.seen and knows(trace.seen, span_id)):
+        if span_id in trace.spans or span_id in trace.seen:
             return _DUPLICATE
         trace.last_arrival = self.now
         if self._journaled:
@@ -360,7 +359,7 @@ class Tasks:
         if not event.parent_id:
             return False
         missing, _below_agent = trace.missing_above(event)
-        return bool(missing) and knows(trace.seen, missing)
+        return missing in trace.seen
 
     def _settle_in(self, trace: Trace, event: Event, late: bool) -> None:
         """A call or a tool call was taken in: perhaps all that it is part of is here."""
@@ -842,7 +841,8 @@ class Tasks:
         before = trace.size()
         agents = sum(span.kind == AGENT for span in trace.spans.values())
         trace.let_go([k for k, span in trace.spans.items() if span.kind != AGENT or agents > most // 2])
-        del trace.seen[: -8 * most]
+        for span_id in list(trace.seen)[:-most]:
+            del trace.seen[span_id]
         trace.called.clear()
         trace.failed.clear()
         self._spans += trace.size() - before

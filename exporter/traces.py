@@ -12,7 +12,7 @@ from exporter.events import AGENT, CALL, TOOL, AgentSpan, Event, Iteration, Tool
 from exporter.loops import Loop
 
 # How far up a trace is walked: deeper nesting is nobody's, and a circle of parents ends here.
-MAX_DEPTH = 500
+MAX_DEPTH = 100
 
 Facts = dict[str, str | int | float | bool]
 
@@ -187,7 +187,7 @@ class Trace(msgspec.Struct, array_like=True):
     last_arrival: float
     agent: str
     spans: dict[bytes, Event | Iteration | ToolCall | AgentSpan] = {}  # of what has not ended, by id
-    seen: bytearray = msgspec.field(default_factory=bytearray)  # the ids of the others, eight bytes each
+    seen: dict[bytes, None] = {}  # the ids of the others, the oldest first
     called: set[bytes] = set()  # ids of spans below which, with no tool or agent between, a call was counted
     call_scope: str = ""  # the one scope of the calls counted so far; "*": several
     response_ids: set[str] = set()
@@ -204,22 +204,22 @@ class Trace(msgspec.Struct, array_like=True):
         """The task of these spans of the trace is over: only their ids are kept."""
         spans = self.spans
         if len(span_ids) == len(spans):  # all of them: they are this trace's
-            self.seen += b"".join(spans)
+            self.seen.update(dict.fromkeys(spans))
             spans.clear()
             self.children = None
             return
         for span_id in span_ids:
             if spans.pop(span_id, None) is not None:
-                self.seen += span_id
+                self.seen[span_id] = None
                 if self.children is not None:
                     self.children.pop(span_id, None)
 
     def size(self) -> int:
         """Spans remembered."""
-        return len(self.spans) + len(self.seen) // 8
+        return len(self.spans) + len(self.seen)
 
     def saw(self, span_id: bytes) -> bool:
-        return span_id in self.spans or (bool(self.seen) and knows(self.seen, span_id))
+        return span_id in self.spans or span_id in self.seen
 
     def missing_above(self, event: Event) -> tuple[bytes, bool]:
         """(the id of what is missing above the span, empty if its root is known; whether an agent is above it)."""
@@ -276,7 +276,7 @@ class Trace(msgspec.Struct, array_like=True):
         return self.ended[-1] if self.ended and self.open is None else None
 
     def past(self) -> Past:
-        seen = bytes(self.seen) + b"".join(self.spans)
+        seen = b"".join(self.seen) + b"".join(self.spans)
         return Past(self.last_arrival, seen, self.ended, self.given_up, self.summed)
 
 
@@ -287,14 +287,6 @@ def all_of(trace: Trace, top: AgentSpan) -> Unit:
         if event.start_ns <= top.end_ns:
             unit.take(trace, span_id, event)
     return unit
-
-
-def knows(seen: bytes | bytearray, span_id: bytes) -> bool:
-    """Whether eight-byte ids strung together have this one."""
-    at = seen.find(span_id)
-    while at >= 0 and at % 8:
-        at = seen.find(span_id, at + 1)
-    return at >= 0
 
 
 def sort_out(trace: Trace) -> dict[bytes, Group]:
@@ -346,6 +338,7 @@ def _behind_tool(trace: Trace, event: Event) -> bool:
 
 def revived(past: Past, now: float) -> Trace:
     """A trace that was over, and of which another span came."""
-    trace = Trace(now, past.ended[-1].agent if past.ended else "", seen=bytearray(past.seen), ended=past.ended)
+    seen = dict.fromkeys(past.seen[at : at + 8] for at in range(0, len(past.seen), 8))
+    trace = Trace(now, past.ended[-1].agent if past.ended else "", seen=seen, ended=past.ended)
     trace.given_up, trace.summed = past.given_up, past.summed
     return trace
