@@ -123,12 +123,14 @@ class Pipeline:
         self._ignored: Counter[str] = Counter()
         self._lags: dict[str, _Lag] = {}
         self._lag_turn = 0.0
-        self._spend: list[tuple[float, dict[str, float]]] = []
+        self._spend: list[tuple[float, dict[str, float]]] = []  # by agent, each minute of the last hour
+        self._spend_at = 0.0
         self._gauges: set[str] = set()
         self._checkpointed = clock()
         self._appended = 0
         if journal is not None:
             self._recover(journal)
+            self._spend.append((clock(), self.measures.sums("agent_spend_usd_total", "agent")))
 
     def _now(self) -> float:
         return self._clock() if self._at is None else self._at
@@ -179,7 +181,12 @@ class Pipeline:
         if may_speak_for is not None and resource.agent not in may_speak_for:
             read.rejected["the sender's token is not for this agent"] += 1
             return
-        event = self._recogniser.read(span)
+        try:
+            event = self._recogniser.read(span)
+        except Exception as error:
+            self._fault(error)
+            read.rejected["a fault of the exporter"] += 1
+            return
         if not event.dialect:
             if not span.parent_id or event.remote:
                 event.error = failure(span, "internal")  # the top of a request: it says how that ended
@@ -298,6 +305,10 @@ class Pipeline:
             self._lag_turn = now
             for lag in self._lags.values():
                 lag.previous, lag.present = lag.present, 0.0
+        if now - self._spend_at >= 60:
+            self._spend_at = now
+            self._spend.append((now, self.measures.sums("agent_spend_usd_total", "agent")))
+            self._spend = [s for s in self._spend if s[0] >= now - _HOUR]
         self._gauge()
         journal = self._journal
         if journal is not None:
@@ -351,10 +362,7 @@ class Pipeline:
         now = self._clock()
         spend = self.measures.sums("agent_spend_usd_total", "agent")
         ended = self.measures.sums("agent_tasks_total", "agent")
-        if not self._spend or now - self._spend[-1][0] >= 60:
-            self._spend.append((now, spend))
-            self._spend = [s for s in self._spend if s[0] >= now - _HOUR - 60]
-        before = self._spend[0][1]
+        before = next((spent for at, spent in self._spend if at >= now - _HOUR), {})
         running = self._running()
         agents = [
             AgentSummary(

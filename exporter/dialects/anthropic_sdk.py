@@ -3,7 +3,7 @@
 from exporter.dialects import genai
 from exporter.dialects.common import Reading
 from exporter.events import Event
-from exporter.spans import Span
+from exporter.spans import Span, text
 
 NAME = "anthropic-sdk"
 SCOPES: tuple[str, ...] = ("com.anthropic.sdk.",)
@@ -13,7 +13,7 @@ claims = genai.claims
 
 
 def read(span: Span, reading: Reading) -> Event:
-    if span.attributes.get("gen_ai.operation.name") in genai.LLM_OPERATIONS:
+    if text(span.attributes.get("gen_ai.operation.name")) in genai.LLM_OPERATIONS:
         finish = span.attributes.get("anthropic.message.stop_reason")
         return genai.iteration(span, reading, NAME, finish=finish, client=True)
     return reading.passage(span, NAME)

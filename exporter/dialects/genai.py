@@ -113,7 +113,7 @@ def claims(span: Span) -> bool:
 
 def read(span: Span, reading: Reading, dialect: str = NAME) -> Event:
     """The plain reading of the conventions; a dialect that only has another name passes its own."""
-    operation = span.attributes.get("gen_ai.operation.name")
+    operation = text(span.attributes.get("gen_ai.operation.name"))
     if "mcp.method.name" in span.attributes:
         return reading.passage(span, dialect)  # the other end of a tool call that is reported by the agent
     if operation in LLM_OPERATIONS:

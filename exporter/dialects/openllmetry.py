@@ -51,10 +51,10 @@ def read(span: Span, reading: Reading) -> Event:
     attributes = span.attributes
     if "mcp.method.name" in attributes:
         return reading.passage(span, NAME)
-    operation = attributes.get("gen_ai.operation.name")
-    kind = attributes.get("traceloop.span.kind")
+    operation = text(attributes.get("gen_ai.operation.name"))
+    kind = text(attributes.get("traceloop.span.kind"))
     if operation in genai.LLM_OPERATIONS or (
-        operation is None and attributes.get("llm.request.type") in ("chat", "completion")
+        not operation and attributes.get("llm.request.type") in ("chat", "completion")
     ):
         finish = first_text(attributes, "llm.response.finish_reason", "llm.response.stop_reason") or None
         return genai.iteration(span, reading, NAME, finish=finish if _untold(span) else None)

@@ -200,17 +200,10 @@ async def stays_well(seed: int, requests: int, tmp_path: Path) -> None:
         assert "agent_exporter_requests_in_flight 0.0" in text
 
 
-LIST_AS_OPERATION = pytest.mark.xfail(
-    strict=False, reason="dialects/openllmetry.py, read(): a list as gen_ai.operation.name is a TypeError"
-)
-
-
-@LIST_AS_OPERATION
 async def test_random_and_mutated_requests_do_no_harm(tmp_path: Path) -> None:
     await stays_well(1, 1_000, tmp_path)
 
 
-@LIST_AS_OPERATION
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(10, 14))
