@@ -120,11 +120,18 @@ GROUP = Group(
                 and on (agent)
                   180 * agent:spend_usd:rate{{window="3m"}} > on (agent) {limit("cost_anomaly_fast_usd")}
               or
-                # clearly over the limit: a minute
-                min_over_time(agent:spend_usd:excess{{window="5m"}}[1m]) > 1.3
+                (
+                    # clearly over the limit: a minute
+                    min_over_time(agent:spend_usd:excess{{window="5m"}}[1m]) > 1.3
+                  or
+                    # just over the limit: four minutes
+                    min_over_time(agent:spend_usd:excess{{window="5m"}}[4m]) > 1
+                )
+                and on (agent)
+                  300 * agent:spend_usd:rate{{window="5m"}} > on (agent) {limit("cost_anomaly_fast_usd")}
               or
-                # just over the limit: three minutes
-                min_over_time(agent:spend_usd:excess{{window="5m"}}[3m]) > 1
+                # little money: longer than one dear task stays within five minutes
+                min_over_time(agent:spend_usd:excess{{window="5m"}}[6m]) > 1
             )
             unless on (agent)
               agent:backlog

@@ -1,31 +1,18 @@
 """A2: requests to an agent fail, more of them than chance and the agent's own habit explain."""
 
-from alert_rules.baseline import EVALUATIONS_PER_HOUR, held
+from alert_rules.baseline import EVALUATIONS_PER_HOUR, PRIOR_ERRORS, PRIOR_TASKS, held
 from alert_rules.promql import limit
 from alert_rules.rules import Alert, Group, Recording, Severity
 
-
-def _counts(window: str, ended: str, failed: str) -> tuple[Recording, Recording]:
-    return (
-        Recording("agent:tasks_ended:increase", ended, {"window": window}),
-        Recording("agent:tasks_failed:increase", failed, {"window": window}),
-    )
+_HOURLY = "agent_outcome:tasks_ended:increase1h"
 
 
-def _of_tasks(window: str) -> tuple[Recording, Recording]:
-    return _counts(
-        window,
-        f"sum by (agent) (increase(agent_tasks_total[{window}]))",
-        f'sum by (agent) (increase(agent_tasks_total{{outcome="error"}}[{window}]))',
-    )
-
-
-def _of_hours() -> tuple[Recording, Recording]:
-    """Six hours, for an agent with a few tasks an hour, from the hourly figures: the tasks themselves are too many."""
-    return _counts(
-        "6h",
-        f"sum_over_time(agent:tasks_ended:increase1h[6h]) / {EVALUATIONS_PER_HOUR}",
-        f"sum_over_time(agent:tasks_failed:increase1h[6h]) / {EVALUATIONS_PER_HOUR}",
+def _ended(window: str) -> Recording:
+    """Ended tasks by outcome."""
+    return Recording(
+        "agent_outcome:tasks_ended:increase",
+        f"sum by (agent, outcome) (increase(agent_tasks_total[{window}]))",
+        {"window": window},
     )
 
 
@@ -53,7 +40,7 @@ def _too_many(windows: str, over: str, count: str, against: str) -> str:
     max by (agent) (
         agent:error_ratio:rate{{window=~"{windows}"}}
       and
-        agent:tasks_failed:increase >= on (agent) group_left () {limit(count)}
+        agent:error_ratio:rate * agent:tasks_ended:increase >= on (agent) group_left () {limit(count)}
       and on (agent, window)
         # over the limit, and not by chance
         agent:error_surprise:sigmas{{against="{against}"}} > on (agent) group_left () {limit("error_sigmas_limit")}
@@ -64,7 +51,8 @@ def _too_many(windows: str, over: str, count: str, against: str) -> str:
           # six bad hours are past trouble, unless the last one is bad as well
           agent:error_ratio:rate{{window="6h"}}
         unless on (agent)
-          {held("agent:tasks_failed:increase1h")} / {held("agent:tasks_ended:increase1h")} > on (agent) {limit(over)}
+          sum by (agent) ({held(_HOURLY + '{outcome="error"}')}) / sum by (agent) ({held(_HOURLY)})
+            > on (agent) {limit(over)}
       )
     )
     """
@@ -73,14 +61,35 @@ def _too_many(windows: str, over: str, count: str, against: str) -> str:
 GROUP = Group(
     "agent-errors",
     (
-        *_of_tasks("2m"),
-        *_of_tasks("5m"),
-        *_of_tasks("10m"),
-        *_of_hours(),
-        Recording("agent:error_ratio:rate", "agent:tasks_failed:increase / (agent:tasks_ended:increase > 0)"),
+        _ended("2m"),
+        _ended("5m"),
+        _ended("10m"),
+        # For an agent with a few tasks an hour, from the hourly figures: six hours of raw samples are too many.
+        Recording(
+            "agent_outcome:tasks_ended:increase",
+            f"sum_over_time({_HOURLY}[6h]) / {EVALUATIONS_PER_HOUR}",
+            {"window": "6h"},
+        ),
+        Recording(
+            "agent:tasks_ended:increase",
+            "sum by (agent, window) (agent_outcome:tasks_ended:increase) > 0",
+        ),
+        Recording(
+            "agent:error_ratio:rate",
+            """
+              # an agent that never failed has no series for it
+              (
+                  sum by (agent, window) (agent_outcome:tasks_ended:increase{outcome="error"})
+                or
+                  agent:tasks_ended:increase * 0
+              )
+            /
+              agent:tasks_ended:increase
+            """,
+        ),
         _surprise("limit", limit("error_rate")),
         _surprise("critical", limit("error_rate_critical")),
-        _surprise("own", held("agent:error_ratio:mean7d")),
+        _surprise("own", f"({held('agent:error_ratio:mean7d')} or agent:seen * {PRIOR_ERRORS / PRIOR_TASKS:g})"),
         Alert(
             name="AgentErrorRateHigh",
             requirement="A2, M13",

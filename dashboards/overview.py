@@ -46,7 +46,7 @@ def overview(thresholds: Thresholds) -> gl.Dashboard:
 
 def _health(thresholds: Thresholds) -> list[gl.Panel]:
     error_rate = thresholds.value("error_rate")
-    failed = f'sum(agent:tasks_failed:increase{{{AGENT},window="10m"}})'
+    failed = f'sum(agent_outcome:tasks_ended:increase{{{AGENT},window="10m",outcome="error"}})'
     ended = f'sum(agent:tasks_ended:increase{{{AGENT},window="10m"}})'
     duration = f"sum by (le) (rate(agent_task_duration_seconds_bucket{{{AGENT}}}[1h]))"
     return [
@@ -55,8 +55,8 @@ def _health(thresholds: Thresholds) -> list[gl.Panel]:
             "Share of ended tasks that reached their goal, hour by hour over 7 days; the number is the last hour. "
             "Alerts below 70 % over 7 days.",
             Query(
-                f"sum(last_over_time(agent:tasks_succeeded:increase1h{{{AGENT}}}[20m]))"
-                f" / sum(last_over_time(agent:tasks_ended:increase1h{{{AGENT}}}[20m]))"
+                f'sum(last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT},outcome="success"}}[20m]))'
+                f" / sum(last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT}}}[20m]))"
             ),
             unit="percentunit",
             decimals=1,

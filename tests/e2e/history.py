@@ -78,8 +78,6 @@ def _samples(life: Life, end: float, target: str) -> Iterator[str]:
         recorded = {
             "agent:spend_usd:increase1h": usd - usd0,
             "agent:tasks_started:increase1h": started - started0,
-            "agent:tasks_ended:increase1h": ended - ended0,
-            "agent:tasks_failed:increase1h": (ended - ended0) * 0.02,
             "agent:usd_per_started_task:ratio1h": (usd - usd0) / max(started - started0, 1),
             "agent:usd_per_started_task:median7d": rate_usd / rate_started,
             "agent:usd_per_started_task:hours7d": hours,
@@ -88,3 +86,6 @@ def _samples(life: Life, end: float, target: str) -> Iterator[str]:
         }
         for name, value in recorded.items():
             yield f"{name}{{{of}}} {value} {moment:.3f}\n"
+        for outcome, share in (("success", 0.98), ("error", 0.02)):
+            labels = f'{of},outcome="{outcome}"'
+            yield f"agent_outcome:tasks_ended:increase1h{{{labels}}} {(ended - ended0) * share} {moment:.3f}\n"
