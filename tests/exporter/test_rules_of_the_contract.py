@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from exporter.config import Settings, load
 from exporter.contract import PURPOSES
@@ -60,7 +61,7 @@ class Agent:
         )
         _put(span, {key.replace("__", "."): value for key, value in attributes.items()})
         if error:
-            span.status.code, span.status.message = 2, error
+            span.status.CopyFrom(Status(code=Status.STATUS_CODE_ERROR, message=error))
         self.exporter.take_traces(request.SerializeToString())
         self.now += 0.1
         return bytes(span.span_id)
@@ -281,7 +282,11 @@ def test_a_refusal_is_counted_and_its_task_missed_its_goal() -> None:
 
 
 def test_sums_of_a_task_are_not_counted_beside_its_calls_but_instead_of_calls_that_never_come() -> None:
-    told = {"task__total_input_tokens": 100, "task__total_output_tokens": 10, "task__total_iterations": 1}
+    told: dict[str, Any] = {
+        "task__total_input_tokens": 100,
+        "task__total_output_tokens": 10,
+        "task__total_iterations": 1,
+    }
     counted = Agent()
     root = counted.id()
     counted.call(root)
@@ -382,7 +387,11 @@ def test_a_call_outside_any_agent_span_is_a_task_only_where_it_is_said(policy: s
     root = agent.id()
     agent.call(root)
     agent.task(root)
-    judge = {"gen_ai__operation__name": "chat", "gen_ai__usage__input_tokens": 7, "gen_ai__request__model": "m"}
+    judge: dict[str, Any] = {
+        "gen_ai__operation__name": "chat",
+        "gen_ai__usage__input_tokens": 7,
+        "gen_ai__request__model": "m",
+    }
     agent.span("chat m", trace=(2).to_bytes(16, "big"), **judge)
     assert agent.sum("agent_tasks_started_total", "agent", "shop") == tasks
     assert agent.value("agent_tokens_total", "shop", "m", "stable", "input", "progress") == 7
@@ -425,7 +434,11 @@ def test_a_sub_agent_is_part_of_its_agents_task() -> None:
 def test_one_call_that_two_instrumentations_report_is_one_call() -> None:
     agent = Agent()
     root, call = agent.id(), agent.id()
-    chat = {"gen_ai__operation__name": "chat", "gen_ai__usage__input_tokens": 100, "gen_ai__request__model": "m"}
+    chat: dict[str, Any] = {
+        "gen_ai__operation__name": "chat",
+        "gen_ai__usage__input_tokens": 100,
+        "gen_ai__request__model": "m",
+    }
     agent.span("chat m", call, scope="client", seconds=0.5, **chat)
     agent.span("chat m", root, id=call, scope="framework", **chat)
     agent.span("invoke_agent x", id=root, gen_ai__operation__name="invoke_agent")
