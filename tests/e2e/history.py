@@ -49,9 +49,9 @@ def write(tsdb: Path, agents: list[Agent], *, end: float, instance: str, promtoo
         for agent in agents:
             file.writelines(_samples(Life(agent), end, f'job="agent-exporter",instance="{instance}"'))
         file.write("# EOF\n")
-    subprocess.run(
-        [promtool, "tsdb", "create-blocks-from", "openmetrics", text, tsdb], check=True, capture_output=True, text=True
-    )
+    command = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, tsdb]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _samples(life: Life, end: float, target: str) -> Iterator[str]:
@@ -69,7 +69,7 @@ def _samples(life: Life, end: float, target: str) -> Iterator[str]:
             labels = f'{of},task_type="history",variant="stable",outcome="{outcome}",reason="{reason}",{target}'
             yield f"agent_tasks_total{{{labels}}} {ended * share} {moment:.3f}\n"
     rate_started, _, rate_usd = life.per_second()
-    for i in range(1, DAYS * 96):
+    for i in reversed(range(1, DAYS * 96)):
         moment = end - i * 900
         hours = min(moment - begin, _WEEK) / 3600
         if hours < 1:

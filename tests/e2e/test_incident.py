@@ -66,7 +66,7 @@ class Night:
         while not (pages := self.pages(agent)):
             if not await self.message():
                 pytest.fail(f"no page for {agent} within {BAR:.0f} s of onset: {self.state(agent)}")
-        print(f"{agent}: {pages[0].received - self.onset:.0f} s from onset to page: {pages[0].summary}")
+        print(f"{agent or 'exporter'}: {pages[0].received - self.onset:.0f} s from onset to page: {pages[0].summary}")
         return pages[0]
 
     async def message(self) -> bool:
@@ -124,12 +124,13 @@ async def night(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Night
         start = time.time()
         stop = threading.Event()
         target = f"{LOOPBACK}:{grpc}"
+        # Each with a seed of its own: the same seed gives runaways the same trace ids.
         fleets = [
-            Fleet(incident(LEAD_IN, (INCIDENT,), Runaway(agent="incident")), start=start),
-            Fleet(incident(LEAD_IN, (BARE,), Runaway(agent="bare")), start=start, bare=True),
-            Fleet(launch(LEAD_IN, agents=(LAUNCH,)), start=start),
-            Fleet(normal((ORDINARY,)), start=start),
-            Fleet(Scenario("outage", (OUTAGE,)), start=start + LEAD_IN),
+            Fleet(incident(LEAD_IN, (INCIDENT,), Runaway(agent="incident")), seed=1, start=start),
+            Fleet(incident(LEAD_IN, (BARE,), Runaway(agent="bare")), seed=2, start=start, bare=True),
+            Fleet(launch(LEAD_IN, agents=(LAUNCH,)), seed=3, start=start),
+            Fleet(normal((ORDINARY,)), seed=4, start=start),
+            Fleet(Scenario("outage", (OUTAGE,)), seed=5, start=start + LEAD_IN),
         ]
         playing = [asyncio.create_task(asyncio.to_thread(send, fleet, start, target, stop)) for fleet in fleets]
         try:
