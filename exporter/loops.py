@@ -27,10 +27,12 @@ class Loop(msgspec.Struct, array_like=True):
             for key in [key for key, streak in streaks.items() if streak.turn < self.turn - 1]:
                 del streaks[key]
 
-    def tool_call(self, tool: str, failed: bool, arguments: bytes) -> None:
-        """`arguments` is empty where they are not known, or where repeating them is this tool's way (polling)."""
+    def tool_call(self, tool: str, failed: bool, arguments: bytes, *, in_iteration: bool = False) -> None:
+        """`arguments` is empty where they are not known, or where repeating them is this tool's way (polling).
+        `in_iteration`: it stands inside an iteration, which ends after it; elsewhere an LLM call ends before its tools.
+        """
         turn = self.turn
-        if not turn:
+        if not turn and not in_iteration:
             # Sources without LLM spans: every tool call is an iteration of its own.
             self.calls_without_turn += 1
             turn = self.calls_without_turn

@@ -19,7 +19,7 @@ def of_agent(unit: Unit, goal_reached: bool | None) -> Outcome:
     """`goal_reached` is what the user's own rule says, None where there is none for this task type."""
     span, work = unit.span, unit.work
     if span.outcome == "success" and not span.error:
-        return "success", ""
+        return ("failure" if goal_reached is False else "success"), ""
     error = span.error or _inner_error(unit)
     if error == CANCELLED or (span.outcome, span.reason) == USER_CANCEL:
         return USER_CANCEL

@@ -19,6 +19,7 @@ import msgspec
 from exporter import outcomes, twins
 from exporter.config import Settings
 from exporter.contract import UNKNOWN, VARIANTS
+from exporter.dialects import base
 from exporter.dialects.common import CANCELLED
 from exporter.events import (
     AGENT,
@@ -306,7 +307,7 @@ class Tasks:
             task = None if late else self._task_of(trace, event)
             cost, model = self._price(event)
             event.spend = cost or 0.0
-            purpose = event.purpose or (task.purpose if task is not None else "progress")
+            purpose = event.purpose or (task.purpose(event) if task is not None else "progress")
             self._ledger.call(event, model, self._variant(trace, task, event), purpose, cost)
             if task is not None:
                 self._go_round(task, event)
@@ -319,10 +320,7 @@ class Tasks:
         """The task took another turn of its loop."""
         task.iterations += 1
         task.spend += event.spend
-        task.call_failed = event.error != ""
-        task.asked = event.asked
-        if event.answered:
-            task.tool_failed = False
+        task.went_on(event)
         loop = task.loop
         loop.turn += 1
         if loop.failing or loop.repeating or loop.why or task.iterations > task.loop_from:
@@ -343,12 +341,13 @@ class Tasks:
             failed = event.result != "ok"
             if failed:
                 task.tool_failed = True
+                task.tool_parent = event.parent_id
             arguments = event.arguments
             if arguments and event.tool in self._limits(event.agent).polling_tools:
                 arguments = b""
             loop = task.loop
             if failed or arguments or loop.failing or not loop.turn:
-                loop.tool_call(event.tool, failed, arguments)
+                loop.tool_call(event.tool, failed, arguments, in_iteration=event.dialect == base.NAME)
                 self._look_for_loop(task, event)
         if late or not event.parent_id or event.remote or event.parent_id in trace.spans:
             self._settle_in(trace, event, late)
@@ -730,6 +729,8 @@ class Tasks:
         for event in self._elsewhere.due(instance, self.now):
             trace = self._traces.get(event.trace_id)
             if trace is not None:
+                if self._journaled:
+                    self._changed.add(event.trace_id)
                 event.twin = False
                 trace.spans[event.span_id] = event
                 self._call(trace, event)
@@ -856,6 +857,8 @@ class Tasks:
     def _settle(self, trace: Trace, trace_id: bytes) -> None:
         """The trace is over: keep its spans' ids and its tasks' labels."""
         del self._traces[trace_id]
+        if self._journaled:
+            self._changed.add(trace_id)
         past = self._past[trace_id] = trace.past()
         self._spans += past.size() - trace.size()
         self._past_spans += past.size()

@@ -147,14 +147,29 @@ class Task(msgspec.Struct, array_like=True):
     iterations: int = 0  # outside agents that ended
     spend: float = 0.0
     call_failed: bool = False
-    tool_failed: bool = False
+    tool_failed: bool = False  # a tool call since the last call
+    tool_parent: bytes = b""  # and what stands above that tool call
+    recovering: bool = False  # the iteration before this one had a failed tool call inside it
     asked: str = ""  # the tool that the last call asked for, where it told
     loop: Loop = msgspec.field(default_factory=Loop)
 
-    @property
-    def purpose(self) -> str:
-        """Of the call that ends next: METRICS' `retry`, `recovery` or `progress`."""
-        return "retry" if self.call_failed else "recovery" if self.tool_failed else "progress"
+    def purpose(self, event: Iteration) -> str:
+        """METRICS' `retry`, `recovery` or `progress`. An iteration of the base schema ends after the tool calls that it
+        asked for: if one of those failed, the next iteration is the recovery."""
+        if self.call_failed:
+            return "retry"
+        return "recovery" if self.recovering or (self.tool_failed and not self._inside(event)) else "progress"
+
+    def went_on(self, event: Iteration) -> None:
+        """The call ended: it is what the next one follows."""
+        self.call_failed = event.error != ""
+        self.asked = event.asked
+        if event.answered:
+            self.recovering = self.tool_failed and self._inside(event)
+            self.tool_failed = False
+
+    def _inside(self, event: Iteration) -> bool:
+        return event.own and self.tool_parent == event.span_id
 
 
 class Ended(msgspec.Struct, array_like=True, gc=False):

@@ -173,6 +173,30 @@ def test_the_call_after_a_failed_call_is_a_retry_and_the_one_after_a_failed_tool
     assert tokens == {"progress": 100, "retry": 100, "recovery": 100}
 
 
+def test_in_the_base_schema_the_iteration_after_the_one_with_the_failed_tool_is_the_recovery() -> None:
+    agent = Agent()
+    root = agent.id()
+    for failed in (True, False, False):
+        iteration = agent.id()
+        agent.tool(iteration, tool__result="error" if failed else "ok")
+        agent.call(root, id=iteration)
+    tokens = {p: agent.value("agent_tokens_total", "shop", "unknown", "stable", "input", p) for p in PURPOSES}
+    assert tokens == {"progress": 200, "retry": 0, "recovery": 100}
+
+
+def test_tools_that_fail_several_times_in_one_iteration_are_no_loop() -> None:
+    agent = Agent()
+    root = agent.id()
+    for tools in (3, 1):
+        iteration = agent.id()
+        for _ in range(tools):
+            agent.tool(iteration, tool__result="error")
+        agent.call(root, id=iteration)
+    assert agent.value("agent_tasks_looping", "shop", "failing_tool") == 0
+    agent.tool(agent.id(), tool__result="error")
+    assert agent.value("agent_tasks_looping", "shop", "failing_tool") == 1
+
+
 def test_a_tool_that_fails_in_three_iterations_in_a_row_is_a_loop_until_it_works() -> None:
     agent = Agent()
     root = agent.id()
@@ -180,7 +204,6 @@ def test_a_tool_that_fails_in_three_iterations_in_a_row_is_a_loop_until_it_works
         agent.call(root)
         agent.tool(root, tool__result="error")
     assert agent.value("agent_tasks_looping", "shop", "failing_tool") == 1
-    agent.call(root)
     agent.tool(root)
     assert agent.value("agent_tasks_looping", "shop", "failing_tool") == 0
     assert agent.value("agent_tasks_looped_total", "shop", "failing_tool") == 1
@@ -270,6 +293,22 @@ def test_a_users_rule_decides_what_success_is_for_its_task_type() -> None:
         agent.call(root)
         agent.task(root, order__total=total)
         assert agent.ended(outcome) == 1
+
+
+def test_a_users_rule_decides_against_the_task_itself() -> None:
+    agent = Agent(settings(success={"*": [{"attribute": "order.paid", "equals": True}]}))
+    root = agent.id()
+    agent.call(root)
+    agent.task(root, task__status="success", order__paid=False)
+    assert agent.ended("failure") == 1
+
+
+def test_a_task_over_its_deadline_that_did_not_reach_its_goal_is_abandoned() -> None:
+    agent = Agent(settings(agents={"shop": {"task_deadline_seconds": 30}}))
+    root = agent.id()
+    agent.call(root)
+    agent.task(root, seconds=31, task__success=False)
+    assert agent.ended("abandoned", "timeout") == 1
 
 
 def test_a_refusal_is_counted_and_its_task_missed_its_goal() -> None:
