@@ -64,10 +64,14 @@ def run(options: argparse.Namespace) -> int:
         for name in stale:
             print(f"stale: {options.out / name}")
         return 1 if stale else 0
-    for name in stale:
-        path = options.out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[name], encoding="utf-8")
+    try:
+        for name in stale:
+            path = options.out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[name], encoding="utf-8")
+    except OSError as error:
+        print(f"generate: {error}", file=sys.stderr)
+        return 2
     print(f"{options.out}: {len(files)} files, {len(stale)} of them written")
     return 0
 
