@@ -10,7 +10,7 @@ import msgspec
 
 from exporter.config import Settings
 from exporter.contract import LOOP_REASONS, SPAN_RESULTS
-from exporter.dialects import KEYS, LLM_LIKE, Recogniser
+from exporter.dialects import KEYS, LLM_LIKE, LONG, Recogniser
 from exporter.dialects.common import Reading, failure
 from exporter.events import SCORE, AnyEvent, Batch, Event, Restart, Score, decode_batch, encode_batch
 from exporter.faults import where
@@ -32,6 +32,7 @@ _PASSAGE = int(Verdict.PASSAGE)
 _HOUR = 3600.0
 _SCORE_NAMES = frozenset({"goal_alignment", "confidence"})
 _SCORE_EVENT = "gen_ai.evaluation.result"
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _SCORE_KEYS = frozenset({"event.name", "gen_ai.evaluation.name", "gen_ai.evaluation.score.value"})
 _PROGRESS_REQUESTS = 10_000
 
@@ -107,7 +108,7 @@ class Pipeline:
         facts = {condition.attribute for conditions in settings.success.values() for condition in conditions}
         self._reading = Reading(sorted(facts))
         self._recogniser = Recogniser(self._reading)
-        self._decoder = Decoder(KEYS | facts | _SCORE_KEYS)
+        self._decoder = Decoder(KEYS | facts | _SCORE_KEYS, LONG)
         self._ledger = Ledger(self.measures)
         self._tasks = Tasks(
             settings,
@@ -164,17 +165,17 @@ class Pipeline:
         return own[:_LONGEST] or self._settings.agent_names.get(service) or service[:_LONGEST] or "unknown"
 
     def _read_span(self, span: Span, read: _Read, may_speak_for: frozenset[str] | None) -> None:
-        attributes = span.attributes
-        if len(span.trace_id) != 16 or len(span.span_id) != 8 or not any(span.trace_id) or not any(span.span_id):
+        attributes, trace_id, span_id, parent_id = span.attributes, span.trace_id, span.span_id, span.parent_id
+        if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
             read.rejected["a trace or span id is not 16 or 8 bytes, or all zeros"] += 1
             return
-        if len(span.parent_id) != 8 or not any(span.parent_id):
+        if parent_id and (len(parent_id) != 8 or parent_id == _NO_SPAN):
             span.parent_id = b""
-        if span.parent_id == span.span_id:
+        if parent_id == span_id:
             read.rejected["a span is its own parent"] += 1
             return
         resource = span.resource
-        own = text(attributes.get("oncall.agent"))[:_LONGEST]
+        own = text(attributes["oncall.agent"])[:_LONGEST] if "oncall.agent" in attributes else ""
         if own and own != resource.agent:
             span.resource = resource = Resource(resource.attributes)
             resource.agent = own
@@ -195,14 +196,14 @@ class Pipeline:
         read.events.append(event)
         for of_span in span.events:
             if of_span.name == _SCORE_EVENT:
-                self._read_score(span.trace_id, span.span_id, resource.agent, of_span.attributes, read)
+                self._read_score(trace_id, span_id, resource.agent, of_span.attributes, read)
 
     def _read_record(self, record: LogRecord, read: _Read, may_speak_for: frozenset[str] | None) -> None:
         agent = self._agent(record.resource)
         if may_speak_for is not None and agent not in may_speak_for:
             read.rejected["the sender's token is not for this agent"] += 1
             return
-        if len(record.trace_id) != 16 or not any(record.trace_id):
+        if len(record.trace_id) != 16 or record.trace_id == _NO_TRACE:
             self._reading.rejected["an evaluation without a trace id"] += 1
             self._ledger.unmatched_score()
             return

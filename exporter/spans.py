@@ -5,12 +5,15 @@ Only the attributes that a dialect or the user's own success rules name are read
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from exporter import otlp
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]
@@ -23,6 +26,15 @@ _IS_REMOTE = 0x200
 _SERVER, _CONSUMER = 2, 5
 
 STATUS_ERROR = 2
+
+# What is kept of a text, in characters: labels are cut to less. Texts that are only hashed or searched may be longer.
+_MOST_TEXT = 256
+_MOST_LONG_TEXT = 65_536
+_MOST_STATUS_TEXT = 1000
+_MOST_ITEMS = 100
+# Names, models and counts come again and again: so many encoded values, of so many bytes at most, are decoded once.
+_MOST_KNOWN = 20_000
+_SHORT = 64
 
 
 class Malformed(Exception):
@@ -108,17 +120,20 @@ def text(value: object) -> str:
 
 
 class Decoder:
-    """Decodes export requests; `keys` are the attribute keys that are kept (on spans, span events and log records)."""
+    """Decodes export requests. `keys` are the attribute keys that are kept (on spans, span events and log records),
+    `long` those of them whose texts may be long."""
 
-    def __init__(self, keys: Collection[str]) -> None:
+    def __init__(self, keys: Collection[str], long: Collection[str] = ()) -> None:
         self._keys = frozenset(keys)
+        self._long = frozenset(long)
+        self._known: dict[bytes, Value] = {}
 
     # -- protobuf ------------------------------------------------------------------------------------------------
 
     def spans(self, body: bytes) -> Iterator[Span]:
-        """The spans of an `ExportTraceServiceRequest`. Raises Malformed before the first span, never in the middle."""
+        """The spans of an `ExportTraceServiceRequest`. Raises Malformed before the first one."""
         try:
-            request = ExportTraceServiceRequest.FromString(body)
+            request = otlp.TRACES.FromString(body)
         except DecodeError:
             raise Malformed("the body is not an ExportTraceServiceRequest in protobuf") from None
         return self._spans(request)
@@ -128,13 +143,13 @@ class Decoder:
         for of_resource in request.resource_spans:
             resource = Resource(_all_attributes(of_resource.resource.attributes))
             for of_scope in of_resource.scope_spans:
-                scope = of_scope.scope.name
+                scope = of_scope.scope.name[:_MOST_TEXT]
                 for raw in of_scope.spans:
                     span = Span()
                     span.trace_id = raw.trace_id
                     span.span_id = raw.span_id
                     span.parent_id = raw.parent_span_id
-                    span.name = raw.name
+                    span.name = raw.name[:_MOST_TEXT]
                     span.scope = scope
                     span.start_ns = raw.start_time_unix_nano
                     span.end_ns = raw.end_time_unix_nano
@@ -142,37 +157,39 @@ class Decoder:
                     span.parent_is_remote = _parent_is_remote(raw.flags, raw.kind)
                     span.resource = resource
                     span.events = (
-                        [SpanEvent(e.name, e.time_unix_nano, attributes(e.attributes)) for e in events]
+                        [SpanEvent(e.name[:_MOST_TEXT], e.time_unix_nano, attributes(e.attributes)) for e in events]
                         if (events := raw.events)
                         else []
                     )
-                    if raw.HasField("status"):
-                        span.status = raw.status.code
-                        span.status_message = raw.status.message
-                    else:
-                        span.status = 0
-                        span.status_message = ""
+                    span.status, span.status_message = _status(status) if (status := raw.status) else (0, "")
                     yield span
 
     def _attributes(self, raw: Any) -> Attributes:
-        keys = self._keys
+        keys, known = self._keys, self._known.get
         found: Attributes = {}
-        for pair in raw:
-            key = pair.key
+        for key in raw:
             if key in keys:
-                # Strings and numbers are nearly all there is; asking for them first is cheaper than WhichOneof.
-                value = pair.value
-                plain = value.string_value or value.int_value
-                if plain:
-                    found[key] = plain
-                elif (other := _any_value(value)) is not None:
-                    found[key] = other
+                encoded = raw[key]
+                value = known(encoded)
+                if value is None:
+                    value = self._value(key, encoded)
+                    if value is None:
+                        continue
+                found[key] = value
         return found
 
+    def _value(self, key: str, encoded: bytes) -> Value | None:
+        value = _clipped(_decoded(encoded), _MOST_LONG_TEXT if key in self._long else _MOST_TEXT)
+        if value is not None and len(encoded) <= _SHORT:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[encoded] = value
+        return value
+
     def log_records(self, body: bytes) -> Iterator[LogRecord]:
-        """The records of an `ExportLogsServiceRequest` that bear an event name this product knows; raises Malformed."""
+        """The records of an `ExportLogsServiceRequest`; raises Malformed before the first one."""
         try:
-            request = ExportLogsServiceRequest.FromString(body)
+            request = otlp.LOGS.FromString(body)
         except DecodeError:
             raise Malformed("the body is not an ExportLogsServiceRequest in protobuf") from None
         return self._log_records(request)
@@ -199,7 +216,7 @@ class Decoder:
         span.trace_id = _hex(raw, "traceId")
         span.span_id = _hex(raw, "spanId")
         span.parent_id = _hex(raw, "parentSpanId")
-        span.name = text(raw.get("name"))
+        span.name = _text_json(raw.get("name"))
         span.scope = scope
         span.start_ns = _uint(raw, "startTimeUnixNano")
         span.end_ns = _uint(raw, "endTimeUnixNano")
@@ -210,7 +227,7 @@ class Decoder:
         span.parent_is_remote = _parent_is_remote(_uint(raw, "flags"), kind)
         span.resource = resource
         span.events = [
-            SpanEvent(text(event.get("name")), _uint(event, "timeUnixNano"), self._attributes_json(event))
+            SpanEvent(_text_json(event.get("name")), _uint(event, "timeUnixNano"), self._attributes_json(event))
             for event in _objects(raw, "events")
         ]
         status = raw.get("status")
@@ -221,11 +238,16 @@ class Decoder:
         )
         if isinstance(code, int) and code in (1, STATUS_ERROR):
             span.status = code
-        span.status_message = text(status.get("message"))
+        span.status_message = _text_json(status.get("message"), _MOST_STATUS_TEXT)
         return span
 
     def _attributes_json(self, holder: dict[str, Any]) -> Attributes:
-        return _attributes_json(holder, self._keys.__contains__)
+        wanted = (pair for pair in _pairs_json(holder) if pair[0] in self._keys)
+        return {
+            key: value
+            for key, encoded in wanted
+            if (value := _any_value_json(encoded, _MOST_LONG_TEXT if key in self._long else _MOST_TEXT)) is not None
+        }
 
     def log_records_json(self, body: bytes | str) -> Iterator[LogRecord]:
         """The same as `log_records`, from OTLP/JSON; raises Malformed."""
@@ -233,7 +255,7 @@ class Decoder:
         records = []
         for raw, _scope, resource in _walk(request, "resourceLogs", "scopeLogs", "logRecords"):
             attributes = self._attributes_json(raw)
-            name = text(raw.get("eventName")) or text(attributes.get("event.name"))
+            name = _text_json(raw.get("eventName")) or text(attributes.get("event.name"))
             records.append(LogRecord(_hex(raw, "traceId"), _hex(raw, "spanId"), name, attributes, resource))
         return iter(records)
 
@@ -244,8 +266,32 @@ def _parent_is_remote(flags: int, kind: object) -> bool | None:
     return True if kind in (_SERVER, _CONSUMER) else None
 
 
+@lru_cache(1 << 10)
+def _status(encoded: bytes) -> tuple[int, str]:
+    try:
+        status = Status.FromString(encoded)
+    except DecodeError:
+        return 0, ""
+    return status.code, status.message[:_MOST_STATUS_TEXT]
+
+
+def _decoded(encoded: bytes) -> Value | None:
+    """An AnyValue; None for maps and bytes, which no dialect uses, and for what is not one."""
+    try:
+        return _any_value(AnyValue.FromString(encoded))
+    except DecodeError:
+        return None  # a text that is no UTF-8 is not worth a whole request
+
+
+def _clipped(value: Value | None, most: int) -> Value | None:
+    if isinstance(value, str):
+        return value[:most]
+    if isinstance(value, list):
+        return [_clipped(item, most) for item in value[:_MOST_ITEMS]]
+    return value
+
+
 def _any_value(value: Any) -> Value | None:
-    """A protobuf AnyValue as a Python value; maps and bytes, which no dialect uses, are None."""
     which = value.WhichOneof("value")
     match which:
         case "string_value" | "int_value" | "bool_value" | "double_value":
@@ -259,7 +305,7 @@ def _any_value(value: Any) -> Value | None:
 
 
 def _all_attributes(raw: Any) -> Attributes:
-    return {pair.key: value for pair in raw if (value := _any_value(pair.value)) is not None}
+    return {key: value for key in raw if (value := _clipped(_decoded(raw[key]), _MOST_TEXT)) is not None}
 
 
 def _json_object(body: bytes | str) -> dict[str, Any]:
@@ -285,10 +331,13 @@ def _walk(request: dict[str, Any], by_resource: str, by_scope: str, leaves: str)
     """Every leaf with its scope's name and its resource: the three-storey form that all OTLP signals share."""
     for of_resource in _objects(request, by_resource):
         described = of_resource.get("resource")
-        resource = Resource(_attributes_json(described if isinstance(described, dict) else {}, lambda _key: True))
+        pairs = _pairs_json(described) if isinstance(described, dict) else ()
+        resource = Resource(
+            {key: value for key, encoded in pairs if (value := _any_value_json(encoded, _MOST_TEXT)) is not None}
+        )
         for of_scope in _objects(of_resource, by_scope):
             scope = of_scope.get("scope")
-            name = text(scope.get("name")) if isinstance(scope, dict) else ""
+            name = _text_json(scope.get("name")) if isinstance(scope, dict) else ""
             for leaf in _objects(of_scope, leaves):
                 yield leaf, name, resource
 
@@ -315,36 +364,38 @@ def _uint(holder: dict[str, Any], key: str) -> int:
     return number
 
 
-def _attributes_json(holder: dict[str, Any], wanted: Callable[[str], bool]) -> Attributes:
-    found: Attributes = {}
+def _pairs_json(holder: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for pair in _objects(holder, "attributes"):
         key, value = pair.get("key"), pair.get("value")
-        if isinstance(key, str) and isinstance(value, dict) and wanted(key):
-            plain = _any_value_json(value)
-            if plain is not None:
-                found[key] = plain
-    return found
+        if isinstance(key, str) and isinstance(value, dict):
+            yield key, value
 
 
-def _any_value_json(value: dict[str, Any]) -> Value | None:
+def _text_json(value: object, most: int = _MOST_TEXT) -> str:
+    """JSON can hold halves of a surrogate pair, which are no text and can't be written anywhere."""
+    return value[:most].encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _any_value_json(value: dict[str, Any], most: int) -> Value | None:
     if isinstance(string := value.get("stringValue"), str):
-        return string
+        return _text_json(string, most)
     if isinstance(boolean := value.get("boolValue"), bool):
         return boolean
     if "intValue" in value:
         number = value["intValue"]
         try:
-            return int(number) if isinstance(number, (str, int)) and not isinstance(number, bool) else None
+            whole = int(number) if isinstance(number, (str, int)) and not isinstance(number, bool) else None
         except ValueError:
             return None
+        return whole if whole is not None and -(1 << 63) <= whole < 1 << 63 else None
     if "doubleValue" in value:
         try:
             return float(value["doubleValue"])  # "NaN" and "Infinity" are strings here
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     array = value.get("arrayValue")
-    if isinstance(array, dict):
-        items = array.get("values")
-        plain = [_any_value_json(item) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    items = array.get("values") if isinstance(array, dict) else None
+    if isinstance(items, list):
+        plain = [_any_value_json(item, most) for item in items[:_MOST_ITEMS] if isinstance(item, dict)]
         return [item for item in plain if item is not None]
     return None

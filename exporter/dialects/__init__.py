@@ -56,6 +56,8 @@ LLM_LIKE = frozenset(
     {"gen_ai.system", "gen_ai.provider.name", "gen_ai.request.model", "llm.model_name", "llm.system", *genai.INPUT}
 )
 KEYS = base.KEYS.union(*(m.KEYS for m in _MODULES), LLM_LIKE)
+# Of these, those whose texts are hashed or searched and go no further: no label is made of them.
+LONG = frozenset({*genai.ARGUMENTS, "input.value", "tool.parameters", "traceloop.entity.input", "exception.message"})
 
 _MAX_SCOPES = 1000
 

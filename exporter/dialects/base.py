@@ -2,23 +2,20 @@
 
 from exporter.contract import ABANDON_REASONS, ERROR_REASONS, OUTCOMES, PURPOSES, TOOL_RESULTS
 from exporter.dialects import common
-from exporter.dialects.common import MAX_SECONDS, Reading, first_text
-from exporter.events import AgentSpan, Event, Iteration, ToolCall
+from exporter.dialects.common import MAX_SECONDS, Reading
+from exporter.events import Event
 from exporter.spans import Span, text
 
 NAME = "base"
 SPAN_NAMES = frozenset({"agent.task", "agent.iteration", "tool.execute"})
 SCOPES: tuple[str, ...] = ()
 KEYS = common.KEYS | {
-    "task.id",
     "task.status",
     "task.reason",
     "task.cost_usd",
     "task.total_iterations",
     "task.total_input_tokens",
     "task.total_output_tokens",
-    "iteration.number",
-    "iteration.latency_ms",
     "iteration.input_tokens",
     "iteration.output_tokens",
     "iteration.cache_read_tokens",
@@ -51,31 +48,30 @@ def read(span: Span, reading: Reading) -> Event:
 
 def _iteration(span: Span, reading: Reading) -> Event:
     attributes = span.attributes
-    error = common.failure(span, "provider")
     inputs = reading.count(attributes, "iteration.input_tokens")
     outputs = reading.count(attributes, "iteration.output_tokens")
     stop, refused = common.stop_reason(attributes.get("iteration.stop_reason"))
     first_token = reading.number(attributes, "iteration.ttft_ms", 0, MAX_SECONDS * 1000)
-    purpose = text(attributes.get("iteration.purpose"))
-    return Iteration(
-        *reading.head(span, NAME, error),
+    purpose = attributes.get("iteration.purpose")
+    return reading.call(
+        span,
+        NAME,
+        common.failure(span, "provider"),
         model=text(attributes.get("iteration.model")),
-        answered_by="",
         provider=text(attributes.get("iteration.provider")),
-        input=inputs if inputs is not None or outputs is None else 0,
-        output=outputs or 0,
-        cache_read=reading.count(attributes, "iteration.cache_read_tokens") or 0,
-        cache_write=reading.count(attributes, "iteration.cache_write_tokens") or 0,
+        tokens=(
+            inputs if inputs is not None or outputs is None else 0,
+            outputs or 0,
+            reading.count(attributes, "iteration.cache_read_tokens") or 0,
+            reading.count(attributes, "iteration.cache_write_tokens") or 0,
+        ),
         answered=inputs is not None or outputs is not None or bool(stop),
-        response_id="",
         stop_reason=stop,
-        asked="",
         refused=refused,
         final=attributes.get("iteration.final") is True or stop == "end_turn",
-        purpose=purpose if purpose in PURPOSES else "",
+        purpose=purpose if isinstance(purpose, str) and purpose in PURPOSES else "",
         first_token=None if first_token is None else first_token / 1000,
         own=True,
-        client=False,
     )
 
 
@@ -84,8 +80,10 @@ def _tool(span: Span, reading: Reading) -> Event:
     error = common.failure(span, "tool")
     result = text(attributes.get("tool.result"))
     latency = reading.number(attributes, "tool.latency_ms", 0, MAX_SECONDS * 1000)
-    return ToolCall(
-        *reading.head(span, NAME, error),
+    return reading.tool(
+        span,
+        NAME,
+        error,
         tool=text(attributes.get("tool.name")),
         result=result if result in TOOL_RESULTS else common.tool_result(span, error),
         arguments=common.hash_of(common.label_text(attributes.get("tool.args_hash"))),
@@ -141,28 +139,18 @@ def outcome(span: Span) -> tuple[str, str]:
 
 def _task(span: Span, reading: Reading) -> Event:
     attributes = span.attributes
-    error = common.failure(span, "internal")
     named, why = outcome(span)
     inputs = reading.count(attributes, "task.total_input_tokens")
     outputs = reading.count(attributes, "task.total_output_tokens")
-    return AgentSpan(
-        *reading.head(span, NAME, error),
-        name="",
-        task_type=first_text(attributes, "task.type"),
-        nested=False,
-        answers=False,
+    return reading.agent(
+        span,
+        NAME,
+        common.failure(span, "internal"),
+        task_type=text(attributes.get("task.type")),
         outcome=named,
         reason=why,
-        success=reading.flag(attributes, "task.success"),
-        confidence=reading.number(attributes, "task.confidence", 0, 1),
         status=text(attributes.get("task.status")).lower()[:40],
         iterations=reading.count(attributes, "task.total_iterations"),
-        model="",
-        provider="",
-        input=inputs if inputs is not None or outputs is None else 0,
-        output=outputs or 0,
-        cache_read=0,
-        cache_write=0,
+        tokens=(inputs if inputs is not None or outputs is None else 0, outputs or 0, 0, 0),
         cost_usd=reading.number(attributes, "task.cost_usd", 0, float("inf")),
-        refused=False,
     )

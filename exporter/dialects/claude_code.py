@@ -4,7 +4,7 @@ import re
 
 from exporter.dialects import common, genai
 from exporter.dialects.common import MAX_SECONDS, Reading, first_text, stop_reason
-from exporter.events import Event, Iteration, ToolCall
+from exporter.events import Event
 from exporter.spans import Span, text
 
 NAME = "claude-code"
@@ -63,39 +63,31 @@ def _iteration(span: Span, reading: Reading) -> Event:
     response_id = text(attributes.get("gen_ai.response.id"))
     first_token = reading.number(attributes, "ttft_ms", 0, MAX_SECONDS * 1000)
     attempt = reading.count(attributes, "attempt") or 1
-    return Iteration(
-        *reading.head(span, NAME, error),
-        model=first_text(attributes, "gen_ai.request.model", "model"),
-        answered_by="",
+    return reading.call(
+        span,
+        NAME,
+        error,
+        model=first_text(attributes, ("gen_ai.request.model", "model")),
         provider="anthropic",
-        input=inputs if inputs is not None or outputs is None else 0,
-        output=outputs or 0,
-        cache_read=reading.count(attributes, "cache_read_tokens") or 0,
-        cache_write=reading.count(attributes, "cache_creation_tokens") or 0,
+        tokens=(
+            inputs if inputs is not None or outputs is None else 0,
+            outputs or 0,
+            reading.count(attributes, "cache_read_tokens") or 0,
+            reading.count(attributes, "cache_creation_tokens") or 0,
+        ),
         answered=inputs is not None or outputs is not None or bool(stop) or bool(response_id),
-        response_id=response_id[:200],
+        response_id=response_id,
         stop_reason=stop,
-        asked="",
         refused=refused,
-        final=False,
         purpose="retry" if attempt > 1 else "",
         first_token=None if first_token is None else first_token / 1000,
-        own=False,
-        client=False,
     )
 
 
 def _tool(span: Span, reading: Reading) -> Event:
     attributes = span.attributes
     error = common.failure(span, "tool")
-    name = first_text(attributes, "gen_ai.tool.name", "tool_name")
+    name = first_text(attributes, ("gen_ai.tool.name", "tool_name"))
     if name.startswith("mcp__"):
         name = name.split("__", 2)[-1]
-    return ToolCall(
-        *reading.head(span, NAME, error),
-        tool=name,
-        result=common.tool_result(span, error),
-        arguments=b"",
-        confidence=None,
-        seconds=None,
-    )
+    return reading.tool(span, NAME, error, tool=name, result=common.tool_result(span, error))

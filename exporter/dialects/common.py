@@ -6,9 +6,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import TypeAlias
 
-from exporter.events import Event
+from exporter.events import AgentSpan, Event, Iteration, ToolCall
 from exporter.spans import STATUS_ERROR, Attributes, Span, text
+
+Tokens: TypeAlias = tuple[int | None, int, int, int]
+"""Uncached input (None where no usage was told), output, cache read, cache write."""
 
 # Read on every span of every dialect.
 KEYS = frozenset(
@@ -35,6 +40,7 @@ _LOOK_AT = 600
 # A count above this is nobody's: the longest context windows hold some ten million tokens.
 MAX_COUNT = 1_000_000_000
 MAX_SECONDS = 7 * 86_400
+_MOST_FACT = 256
 
 
 class Reading:
@@ -46,17 +52,21 @@ class Reading:
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
-    def count(self, attributes: Attributes, *keys: str) -> int | None:
-        """The first of `keys` that is there, as a count; None where none is. Nonsense is noted and left out."""
+    def count(self, attributes: Attributes, key: str) -> int | None:
+        """The count at `key`; None where there is none. Nonsense is noted and left out."""
+        value = attributes.get(key)
+        if value is None or (type(value) is int and 0 <= value <= MAX_COUNT):
+            return value
+        if isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_COUNT:
+            return int(value)
+        self._reject(key, value)
+        return None
+
+    def first_count(self, attributes: Attributes, keys: Iterable[str]) -> int | None:
+        """The first of `keys` that is there, as a count."""
         for key in keys:
-            value = attributes.get(key)
-            if value is None:
-                continue
-            if type(value) is int and 0 <= value <= MAX_COUNT:
-                return value
-            if isinstance(value, float) and value.is_integer() and 0 <= value <= MAX_COUNT:
-                return int(value)
-            self._reject(key, value)
+            if key in attributes and (count := self.count(attributes, key)) is not None:
+                return count
         return None
 
     def number(self, attributes: Attributes, key: str, least: float, most: float) -> float | None:
@@ -64,7 +74,7 @@ class Reading:
         value = attributes.get(key)
         if value is None:
             return None
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most:
+        if (type(value) is float or type(value) is int) and least <= value <= most:
             return float(value)
         self._reject(key, value)
         return None
@@ -87,50 +97,118 @@ class Reading:
             why = "out of range"
         self.rejected[f"{key}: {why}"] += 1
 
-    # -- the head of an event ----------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------
 
-    def head(
-        self, span: Span, dialect: str, error: str
-    ) -> tuple[
-        bytes, bytes, bytes, bool, int, int, str, str, str, str, str, str, tuple[str, str, str] | None,
-        dict[str, str | int | float | bool] | None,
-    ]:  # fmt: skip
-        """The fields that all events share, in the order of `Event`."""
-        attributes = span.attributes
-        resource = span.resource
-        rollout = None
-        if "oncall.rollout" in attributes:
-            rollout = (
-                text(attributes["oncall.rollout"]),
-                label_text(attributes.get("oncall.stage")),
-                label_text(attributes.get("oncall.shard")),
-            )
-        facts = None
-        if self.fact_keys:
-            facts = {
-                key: value[:256] if isinstance(value, str) else value
-                for key in self.fact_keys
-                if (value := attributes.get(key)) is not None and not isinstance(value, list)
-            } or None
-        return (
-            span.trace_id,
-            span.span_id,
-            span.parent_id,
-            span.parent_is_remote is True,
-            span.start_ns,
-            span.end_ns,
-            resource.agent,
-            text(attributes.get("oncall.variant")) or resource.variant,
-            resource.instance,
-            span.scope,
-            dialect,
-            error,
-            rollout,
-            facts,
-        )
+    # By position: msgspec takes 0.2 µs for that, and 2 µs where each of thirty fields is named.
 
     def passage(self, span: Span, dialect: str = "", error: str = "") -> Event:
-        return Event(*self.head(span, dialect, error))
+        return Event(
+            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
+            _rollout(span.attributes), self._facts(span.attributes),
+        )  # fmt: skip
+
+    def call(
+        self,
+        span: Span,
+        dialect: str,
+        error: str,
+        *,
+        model: str,
+        provider: str,
+        tokens: Tokens,
+        answered: bool,
+        stop_reason: str,
+        refused: bool,
+        first_token: float | None,
+        answered_by: str = "",
+        response_id: str = "",
+        asked: str = "",
+        final: bool = False,
+        purpose: str = "",
+        own: bool = False,
+        client: bool = False,
+    ) -> Event:
+        return Iteration(
+            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
+            _rollout(span.attributes), self._facts(span.attributes),
+            model, answered_by, provider, tokens[0], tokens[1], tokens[2], tokens[3], answered, response_id,
+            stop_reason, asked, refused, final, purpose, first_token, own, client,
+        )  # fmt: skip
+
+    def tool(
+        self,
+        span: Span,
+        dialect: str,
+        error: str,
+        *,
+        tool: str,
+        result: str,
+        arguments: bytes = b"",
+        confidence: float | None = None,
+        seconds: float | None = None,
+    ) -> Event:
+        return ToolCall(
+            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
+            _rollout(span.attributes), self._facts(span.attributes),
+            tool, result, arguments, confidence, seconds,
+        )  # fmt: skip
+
+    def agent(
+        self,
+        span: Span,
+        dialect: str,
+        error: str,
+        *,
+        task_type: str,
+        outcome: str,
+        tokens: Tokens,
+        name: str = "",
+        nested: bool = False,
+        answers: bool = False,
+        reason: str = "",
+        status: str = "",
+        iterations: int | None = None,
+        model: str = "",
+        provider: str = "",
+        cost_usd: float | None = None,
+        refused: bool = False,
+    ) -> Event:
+        return AgentSpan(
+            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
+            _rollout(span.attributes), self._facts(span.attributes),
+            name, task_type, nested, answers, outcome, reason, self.flag(span.attributes, "task.success"),
+            self.number(span.attributes, "task.confidence", 0, 1), status, iterations, model, provider,
+            tokens[0], tokens[1], tokens[2], tokens[3], cost_usd, refused,
+        )  # fmt: skip
+
+    def _facts(self, attributes: Attributes) -> dict[str, str | int | float | bool] | None:
+        if not self.fact_keys:
+            return None
+        return {
+            key: value[:_MOST_FACT] if isinstance(value, str) else value
+            for key in self.fact_keys
+            if (value := attributes.get(key)) is not None and not isinstance(value, list)
+        } or None
+
+
+def _variant(span: Span) -> str:
+    if "oncall.variant" in span.attributes:
+        return text(span.attributes["oncall.variant"]) or span.resource.variant
+    return span.resource.variant
+
+
+def _rollout(attributes: Attributes) -> tuple[str, str, str] | None:
+    if "oncall.rollout" not in attributes:
+        return None
+    return (
+        text(attributes["oncall.rollout"]),
+        label_text(attributes.get("oncall.stage")),
+        label_text(attributes.get("oncall.shard")),
+    )
 
 
 def label_text(value: object) -> str:
@@ -138,11 +216,10 @@ def label_text(value: object) -> str:
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
 
-def first_text(attributes: Attributes, *keys: str) -> str:
+def first_text(attributes: Attributes, keys: Iterable[str]) -> str:
     """The first of `keys` that holds a non-empty string."""
     for key in keys:
-        value = attributes.get(key)
-        if isinstance(value, str) and value:
+        if key in attributes and (value := text(attributes[key])):
             return value
     return ""
 
@@ -155,7 +232,7 @@ def hash_of(arguments: object) -> bytes:
     """Eight bytes that tell two argument strings apart; the arguments themselves go no further."""
     if not isinstance(arguments, str) or not arguments:
         return b""
-    return hashlib.blake2b(arguments.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return hashlib.blake2b(arguments.encode(), digest_size=8).digest()
 
 
 # -- why a span failed -----------------------------------------------------------------------------------------------
@@ -329,11 +406,19 @@ def stop_reason(value: object) -> tuple[str, bool]:
 
     Takes a string, an array, or an array written as a JSON string; of several, a refusal wins, else the first.
     """
-    items: list[object] = value if isinstance(value, list) else [value]
-    names: list[str] = []
-    for item in items:
-        if isinstance(item, str) and item:
-            names += re.findall(r"[\w.-]+", item.lower()) if item[0] in "[\"'" else [item.lower()]
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if isinstance(value, str):
+        return _stop_reason(value)
+    told = [_stop_reason(item) for item in value if isinstance(item, str) and item] if isinstance(value, list) else []
+    refusal = next((one for one in told if one[1]), None)
+    return refusal or next((one for one in told if one[0]), ("", False))
+
+
+@lru_cache(1 << 10)
+def _stop_reason(value: str) -> tuple[str, bool]:
+    value = value.lower()
+    names = re.findall(r"[\w.-]+", value) if value[:1] in ("[", '"', "'") else [value]
     for name in names:
         # Enumerations come as "FinishReason.SAFETY".
         if name.rpartition(".")[2].replace("-", "_") in _REFUSALS:

@@ -6,8 +6,8 @@ calls the readers here.
 """
 
 from exporter.dialects import common
-from exporter.dialects.common import MAX_SECONDS, Reading, first_text, stop_reason
-from exporter.events import AgentSpan, Event, Iteration, ToolCall
+from exporter.dialects.common import MAX_SECONDS, Reading, Tokens, first_text, stop_reason
+from exporter.events import Event
 from exporter.spans import Attributes, Span, text
 
 NAME = "otel-genai"
@@ -50,6 +50,7 @@ CACHE_WRITE = (
     "gen_ai.usage.details.cache_creation_tokens",
     "gen_ai.usage.details.cache_creation_input_tokens",
 )
+_CACHE = frozenset(CACHE_READ + CACHE_WRITE)
 AGGREGATED = {
     "input": ("gen_ai.aggregated_usage.input_tokens",),
     "output": ("gen_ai.aggregated_usage.output_tokens",),
@@ -73,6 +74,7 @@ FIRST_TOKEN_SECONDS = (
 )
 FIRST_TOKEN_EVENTS = frozenset({"gen_ai.content.completion.chunk", "First Token Stream Event"})
 TOOL_NAME = ("gen_ai.tool.name", "tool.name", "traceloop.entity.name")
+AGENT_NAME = ("gen_ai.agent.name", "agent.name", "agent_name")
 ARGUMENTS = ("gen_ai.tool.call.arguments", "tool_arguments", "gen_ai.tool.args")
 
 # Names that frameworks give by themselves: they say nothing of the task.
@@ -92,15 +94,12 @@ DEFAULT_NAMES = frozenset(
 
 KEYS = common.KEYS.union(
     INPUT, OUTPUT, CACHE_READ, CACHE_WRITE, *AGGREGATED.values(), MODEL, PROVIDER, FINISH, FIRST_TOKEN_SECONDS,
-    TOOL_NAME, ARGUMENTS,
+    TOOL_NAME, ARGUMENTS, AGENT_NAME,
     {
         "gen_ai.operation.name",
         "gen_ai.response.id",
         "gen_ai.token.semantics",
-        "gen_ai.agent.name",
         "gen_ai.workflow.name",
-        "agent.name",
-        "agent_name",
         "gen_ai.task.status",
         "mcp.method.name",
     },
@@ -137,45 +136,43 @@ def iteration(
 ) -> Event:
     """An LLM call. `cache_included`: the input count holds the cached tokens, as the conventions want it."""
     attributes = span.attributes
-    error = common.failure(span, "provider")
-    inputs, outputs, cache_read, cache_write = tokens(span, reading, cache_included)
+    counts = tokens(span, reading, cache_included)
     response_id = text(attributes.get("gen_ai.response.id"))
-    if finish is None:
-        finish = next((value for key in FINISH if (value := attributes.get(key)) is not None), None)
-    stop, refused = stop_reason(finish)
-    if first_token is None:
-        first_token = time_to_first_token(span, reading)
-    return Iteration(
-        *reading.head(span, dialect, error),
-        model=first_text(attributes, *MODEL),
+    stop, refused = stop_reason(told_finish(attributes) if finish is None else finish)
+    return reading.call(
+        span,
+        dialect,
+        common.failure(span, "provider"),
+        model=first_text(attributes, MODEL),
         answered_by=text(attributes.get("gen_ai.response.model")),
-        provider=first_text(attributes, *PROVIDER),
-        input=inputs,
-        output=outputs,
-        cache_read=cache_read,
-        cache_write=cache_write,
-        answered=inputs is not None or bool(stop) or bool(response_id),
-        response_id=response_id[:200],
+        provider=first_text(attributes, PROVIDER),
+        tokens=counts,
+        answered=counts[0] is not None or bool(stop) or bool(response_id),
+        response_id=response_id,
         stop_reason=stop,
-        asked="",
         refused=refused,
-        final=False,
-        purpose="",
-        first_token=first_token,
-        own=False,
+        first_token=time_to_first_token(span, reading) if first_token is None else first_token,
         client=client,
     )
 
 
-def tokens(span: Span, reading: Reading, cache_included: bool) -> tuple[int | None, int, int, int]:
-    """(uncached input or None where no usage was told, output, cache read, cache write)."""
+def told_finish(attributes: Attributes) -> object:
+    for key in FINISH:
+        if key in attributes:
+            return attributes[key]
+    return None
+
+
+def tokens(span: Span, reading: Reading, cache_included: bool) -> Tokens:
     attributes = span.attributes
-    inputs = reading.count(attributes, *INPUT)
-    outputs = reading.count(attributes, *OUTPUT)
+    inputs = reading.first_count(attributes, INPUT)
+    outputs = reading.first_count(attributes, OUTPUT)
     if inputs is None and outputs is None:
         return None, 0, 0, 0
-    cache_read = reading.count(attributes, *CACHE_READ) or 0
-    cache_write = reading.count(attributes, *CACHE_WRITE) or 0
+    if _CACHE.isdisjoint(attributes):
+        return inputs or 0, outputs or 0, 0, 0
+    cache_read = reading.first_count(attributes, CACHE_READ) or 0
+    cache_write = reading.first_count(attributes, CACHE_WRITE) or 0
     semantics = attributes.get("gen_ai.token.semantics")
     if semantics in ("inclusive", "exclusive"):
         cache_included = semantics == "inclusive"
@@ -190,8 +187,7 @@ def uncached(inputs: int, cache_read: int, cache_write: int, cache_included: boo
 
 def time_to_first_token(span: Span, reading: Reading) -> float | None:
     for key in FIRST_TOKEN_SECONDS:
-        told = reading.number(span.attributes, key, 0, MAX_SECONDS)
-        if told is not None:
+        if key in span.attributes and (told := reading.number(span.attributes, key, 0, MAX_SECONDS)) is not None:
             return told
     for event in span.events:
         if event.name in FIRST_TOKEN_EVENTS and span.start_ns <= event.time_ns <= span.end_ns:
@@ -201,7 +197,7 @@ def time_to_first_token(span: Span, reading: Reading) -> float | None:
 
 def tool_name(attributes: Attributes) -> str:
     """The tool's name without the `mcp__server__` that some clients put before it."""
-    name = first_text(attributes, *TOOL_NAME)
+    name = first_text(attributes, TOOL_NAME)
     if name.startswith("mcp__"):
         name = name.split("__", 2)[-1]
     return name
@@ -213,14 +209,15 @@ def tool_call(
     attributes = span.attributes
     error = common.failure(span, "tool") or ("tool" if failed else "")
     if arguments is None:
-        arguments = first_text(attributes, *ARGUMENTS)
-    return ToolCall(
-        *reading.head(span, dialect, error),
+        arguments = first_text(attributes, ARGUMENTS)
+    return reading.tool(
+        span,
+        dialect,
+        error,
         tool=tool_name(attributes),
         result=result or common.tool_result(span, error),
         arguments=common.hash_of(arguments),
         confidence=reading.number(attributes, "tool.confidence", 0, 1),
-        seconds=None,
     )
 
 
@@ -234,52 +231,42 @@ def agent_span(
     nested: bool = False,
     answers: bool = False,
     finish: object = None,
-    sums: tuple[int | None, int, int, int] | None = None,
+    sums: Tokens | None = None,
 ) -> Event:
     """An agent, workflow or chain. Its sums are pydantic-ai's aggregates, else the same keys as on a call."""
     attributes = span.attributes
-    error = common.failure(span, "internal")
     workflow = text(attributes.get("gen_ai.workflow.name"))
     if workflow.lower() in DEFAULT_NAMES:
         workflow = ""
     if not name:
-        name = first_text(attributes, "gen_ai.agent.name", "agent.name", "agent_name")
+        name = first_text(attributes, AGENT_NAME)
     if name.lower() in DEFAULT_NAMES:
         name = ""
     if sums is None:
-        total_in = reading.count(attributes, *AGGREGATED["input"])
+        total_in = reading.first_count(attributes, AGGREGATED["input"])
         if total_in is None:
             sums = tokens(span, reading, True)
         else:
-            total_read = reading.count(attributes, *AGGREGATED["cache_read"]) or 0
-            total_write = reading.count(attributes, *AGGREGATED["cache_write"]) or 0
+            total_read = reading.first_count(attributes, AGGREGATED["cache_read"]) or 0
+            total_write = reading.first_count(attributes, AGGREGATED["cache_write"]) or 0
             sums = (
                 uncached(total_in, total_read, total_write, True),
-                reading.count(attributes, *AGGREGATED["output"]) or 0,
+                reading.first_count(attributes, AGGREGATED["output"]) or 0,
                 total_read,
                 total_write,
             )
-    if finish is None:
-        finish = next((value for key in FINISH if (value := attributes.get(key)) is not None), None)
     named = text(attributes.get("task.outcome")).lower()
-    return AgentSpan(
-        *reading.head(span, dialect, error),
+    return reading.agent(
+        span,
+        dialect,
+        common.failure(span, "internal"),
         name=name,
         task_type=text(attributes.get("task.type")) or task_type or workflow,
         nested=nested,
         answers=answers,
         outcome=named if named in ("success", "failure") else "",
-        reason="",
-        success=reading.flag(attributes, "task.success"),
-        confidence=reading.number(attributes, "task.confidence", 0, 1),
-        status="",
-        iterations=None,
-        model=first_text(attributes, *MODEL),
-        provider=first_text(attributes, *PROVIDER),
-        input=sums[0],
-        output=sums[1],
-        cache_read=sums[2],
-        cache_write=sums[3],
-        cost_usd=None,
-        refused=stop_reason(finish)[1],
+        model=first_text(attributes, MODEL),
+        provider=first_text(attributes, PROVIDER),
+        tokens=sums,
+        refused=stop_reason(told_finish(attributes) if finish is None else finish)[1],
     )

@@ -1,8 +1,8 @@
 """OpenInference (Arize Phoenix): `openinference.span.kind` on every span, tokens in `llm.token_count.*`."""
 
 from exporter.dialects import common, genai
-from exporter.dialects.common import Reading, first_text, stop_reason
-from exporter.events import AgentSpan, Event, Iteration, ToolCall
+from exporter.dialects.common import Reading, Tokens, first_text, stop_reason
+from exporter.events import Event
 from exporter.spans import Span, text
 
 NAME = "openinference"
@@ -12,9 +12,12 @@ _CACHE_READ = ("llm.token_count.prompt_details.cache_read", "llm.token_count.pro
 _CACHE_WRITE = ("llm.token_count.prompt_details.cache_write", "llm.token_count.prompt_details.cache_creation")
 _ASKED = "llm.output_messages.0.message.tool_calls.0.tool_call.function.name"
 _MODEL = ("llm.request.model_name", "llm.model_name", "llm.response.model_name", "embedding.model_name")
+_PROVIDER = ("llm.provider", "llm.system")
 
 KEYS = common.KEYS.union(
     genai.TOOL_NAME,
+    genai.AGENT_NAME,
+    _PROVIDER,
     _CACHE_READ,
     _CACHE_WRITE,
     _MODEL,
@@ -23,12 +26,7 @@ KEYS = common.KEYS.union(
         "llm.token_count.prompt",
         "llm.token_count.completion",
         "llm.finish_reason",
-        "llm.provider",
-        "llm.system",
         "input.value",
-        "agent.name",
-        "gen_ai.agent.name",
-        "agent_name",
         "graph.node.id",
         "tool.parameters",
         _ASKED,
@@ -56,14 +54,7 @@ def read(span: Span, reading: Reading) -> Event:
             return _tool(span, reading)
         case "CHAIN" if any(e.attributes.get("exception.type") == _REJECTED_CALL for e in span.events):
             # smolagents rejects a call before its tool has a span; the step it happened in is all there is.
-            return ToolCall(
-                *reading.head(span, NAME, "tool"),
-                tool="",
-                result="invalid",
-                arguments=b"",
-                confidence=None,
-                seconds=-1.0,
-            )
+            return reading.tool(span, NAME, "tool", tool="", result="invalid", seconds=-1.0)
         case "AGENT":
             return _agent(span, reading, chain=False)
         case "CHAIN":
@@ -79,72 +70,56 @@ def _tool(span: Span, reading: Reading) -> Event:
     return genai.tool_call(span, reading, NAME, arguments=arguments, result=result)
 
 
-def _tokens(span: Span, reading: Reading) -> tuple[int | None, int, int, int]:
+def _tokens(span: Span, reading: Reading) -> Tokens:
     attributes = span.attributes
     inputs = reading.count(attributes, "llm.token_count.prompt")
     outputs = reading.count(attributes, "llm.token_count.completion")
     if inputs is None and outputs is None:
         return None, 0, 0, 0
-    cache_read = reading.count(attributes, *_CACHE_READ) or 0
-    cache_write = reading.count(attributes, *_CACHE_WRITE) or 0
+    cache_read = reading.first_count(attributes, _CACHE_READ) or 0
+    cache_write = reading.first_count(attributes, _CACHE_WRITE) or 0
     return genai.uncached(inputs or 0, cache_read, cache_write, True), outputs or 0, cache_read, cache_write
 
 
 def _iteration(span: Span, reading: Reading) -> Event:
     attributes = span.attributes
-    inputs, outputs, cache_read, cache_write = _tokens(span, reading)
+    tokens = _tokens(span, reading)
     stop, refused = stop_reason(attributes.get("llm.finish_reason"))
-    return Iteration(
-        *reading.head(span, NAME, common.failure(span, "provider")),
-        model=first_text(attributes, *_MODEL),
+    return reading.call(
+        span,
+        NAME,
+        common.failure(span, "provider"),
+        model=first_text(attributes, _MODEL),
         answered_by=text(attributes.get("llm.response.model_name")),
-        provider=first_text(attributes, "llm.provider", "llm.system"),
-        input=inputs,
-        output=outputs,
-        cache_read=cache_read,
-        cache_write=cache_write,
-        answered=inputs is not None or bool(stop),
-        response_id="",
+        provider=first_text(attributes, _PROVIDER),
+        tokens=tokens,
+        answered=tokens[0] is not None or bool(stop),
         stop_reason=stop,
         asked=text(attributes.get(_ASKED)),
         refused=refused,
-        final=False,
-        purpose="",
         first_token=genai.time_to_first_token(span, reading),
-        own=False,
-        client=False,
     )
 
 
 def _agent(span: Span, reading: Reading, *, chain: bool) -> Event:
     attributes = span.attributes
-    name = first_text(attributes, "gen_ai.agent.name", "agent.name", "agent_name")
+    name = first_text(attributes, genai.AGENT_NAME)
     if not name and not chain:
         name = text(attributes.get("graph.node.id")) or _own_name(span)
     if name.lower() in genai.DEFAULT_NAMES:
         name = ""
-    sums = _tokens(span, reading)
-    refused = stop_reason(attributes.get("llm.finish_reason"))[1]
-    return AgentSpan(
-        *reading.head(span, NAME, common.failure(span, "internal")),
+    return reading.agent(
+        span,
+        NAME,
+        common.failure(span, "internal"),
         name=name,
         task_type=text(attributes.get("task.type")),
         nested=chain or span.scope in _NESTED_SCOPES,
-        answers=False,
         outcome="",
-        reason="",
-        success=reading.flag(attributes, "task.success"),
-        confidence=reading.number(attributes, "task.confidence", 0, 1),
-        status="",
-        iterations=None,
-        model=first_text(attributes, *_MODEL),
-        provider=first_text(attributes, "llm.provider", "llm.system"),
-        input=sums[0],
-        output=sums[1],
-        cache_read=sums[2],
-        cache_write=sums[3],
-        cost_usd=None,
-        refused=refused,
+        model=first_text(attributes, _MODEL),
+        provider=first_text(attributes, _PROVIDER),
+        tokens=_tokens(span, reading),
+        refused=stop_reason(attributes.get("llm.finish_reason"))[1],
     )
 
 

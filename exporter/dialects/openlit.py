@@ -14,6 +14,6 @@ claims = genai.claims
 
 def read(span: Span, reading: Reading) -> Event:
     if text(span.attributes.get("gen_ai.operation.name")) in genai.LLM_OPERATIONS:
-        anthropic = first_text(span.attributes, *genai.PROVIDER).startswith("anthropic")
+        anthropic = first_text(span.attributes, genai.PROVIDER).startswith("anthropic")
         return genai.iteration(span, reading, NAME, cache_included=not anthropic)
     return genai.read(span, reading, NAME)

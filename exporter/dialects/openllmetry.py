@@ -26,7 +26,8 @@ SCOPES: tuple[str, ...] = (
     "opentelemetry.instrumentation.watsonx",
     "@traceloop/",
 )
-KEYS = genai.KEYS | {
+_FINISH = ("llm.response.finish_reason", "llm.response.stop_reason")
+KEYS = genai.KEYS.union(_FINISH) | {
     "traceloop.span.kind",
     "traceloop.workflow.name",
     "traceloop.entity.name",
@@ -34,8 +35,6 @@ KEYS = genai.KEYS | {
     "llm.request.type",
     "llm.request.model",
     "llm.response.model",
-    "llm.response.finish_reason",
-    "llm.response.stop_reason",
 }
 
 # Where the framework always puts a workflow above its agents.
@@ -56,10 +55,12 @@ def read(span: Span, reading: Reading) -> Event:
     if operation in genai.LLM_OPERATIONS or (
         not operation and attributes.get("llm.request.type") in ("chat", "completion")
     ):
-        finish = first_text(attributes, "llm.response.finish_reason", "llm.response.stop_reason") or None
-        return genai.iteration(span, reading, NAME, finish=finish if _untold(span) else None)
+        finish = genai.told_finish(attributes)
+        return genai.iteration(
+            span, reading, NAME, finish=first_text(attributes, _FINISH) if finish is None else finish
+        )
     if operation == "execute_tool" or kind == "tool":
-        arguments = first_text(attributes, *genai.ARGUMENTS) or attributes.get("traceloop.entity.input")
+        arguments = first_text(attributes, genai.ARGUMENTS) or attributes.get("traceloop.entity.input")
         return genai.tool_call(span, reading, NAME, arguments=arguments)
     if kind == "task":
         return reading.passage(span, NAME)  # a node of a graph: its name may hold the user's prompt
@@ -68,13 +69,9 @@ def read(span: Span, reading: Reading) -> Event:
     return reading.passage(span, NAME)
 
 
-def _untold(span: Span) -> bool:
-    return not any(key in span.attributes for key in genai.FINISH)
-
-
 def _agent(span: Span, reading: Reading, *, workflow: bool) -> Event:
     attributes = span.attributes
-    name = first_text(attributes, "gen_ai.agent.name", "agent.name", "agent_name")
+    name = first_text(attributes, genai.AGENT_NAME)
     task_type = text(attributes.get("traceloop.workflow.name")) or (
         text(attributes.get("traceloop.entity.name")) if workflow else ""
     )
