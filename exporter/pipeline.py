@@ -299,7 +299,12 @@ class Pipeline:
     def advance(self) -> None:
         """Let time-outs happen and bring the gauges up to date: about once a second, and before each scrape."""
         now = self._clock()
-        self._tasks.advance(now)
+        if self._tasks.advance(now) and self._journal is not None:
+            # What a time-out decided is served from now on: a restart must come to it again, and not to its undoing.
+            try:
+                self._journal.append(encode_batch(Batch(now, [])))
+            except JournalError as error:
+                _log.warning("a time-out is not in the journal: %s", error)
         if self._reading.rejected:
             self._note_rejected_values()
         if now - self._lag_turn >= _LAG_WINDOW_SECONDS / 2:

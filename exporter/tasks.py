@@ -192,9 +192,10 @@ class Tasks:
                 verdicts.append(_FAULT)
         return verdicts
 
-    def advance(self, now: float) -> None:
-        """Let the clock reach `now`: every timer before it fires, as at its own time."""
+    def advance(self, now: float) -> bool:
+        """Let the clock reach `now`: every timer before it fires, as at its own time. Returns whether one did."""
         timers = self._timers
+        fired = bool(timers) and timers[0][0] <= now
         while timers and timers[0][0] <= now:
             at, _ticket, what, key, span_id = heapq.heappop(timers)
             self.now = max(self.now, at)
@@ -206,6 +207,7 @@ class Tasks:
             if past.last_arrival > oldest:
                 break
             self._forget(trace_id)
+        return fired
 
     def end_of_time(self) -> float:
         """A moment after every time-out of what is in flight now; for replays."""

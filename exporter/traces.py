@@ -267,6 +267,15 @@ class Trace(msgspec.Struct, array_like=True):
                 below += self.children.get(span_id, ())
         return iterations
 
+    def leads_to(self, event: Event, span_id: bytes) -> bool:
+        """Whether a span is known to stand above another."""
+        above: Event | None = event
+        for _ in range(MAX_DEPTH):
+            if above is None or above.parent_id == span_id:
+                return above is not None
+            above = self.spans.get(above.parent_id)
+        return False
+
     def mark_called(self, event: Event) -> None:
         """A call was counted at or below the span: what stands above, up to a tool or an agent, tells of the same."""
         at = event.parent_id
@@ -296,10 +305,11 @@ class Trace(msgspec.Struct, array_like=True):
 
 
 def all_of(trace: Trace, top: AgentSpan) -> Unit:
-    """The unit of an agent span without a parent: whatever of its trace began before its end is below it."""
+    """The unit of an agent span without a parent: what of its trace began before its end, and what is known to stand
+    below it whenever it began (clocks differ, sub-agents may outlive the span that started them)."""
     unit = Unit(top, Work())
     for span_id, event in trace.spans.items():
-        if event.start_ns <= top.end_ns:
+        if event is top or event.start_ns <= top.end_ns or trace.leads_to(event, top.span_id):
             unit.take(trace, span_id, event)
     return unit
 

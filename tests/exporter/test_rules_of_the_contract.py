@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from exporter.config import Settings, load
 from exporter.contract import PURPOSES
+from exporter.journal import Journal
 from exporter.pipeline import Pipeline
 from exporter.pricing import Pricing
 
@@ -23,9 +25,10 @@ TRACE = bytes(15) + b"\x01"
 class Agent:
     """An agent and the exporter it sends to. Every span is a request of its own, sent when it ends."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, journal: Journal | None = None) -> None:
         self.now = float(START)
-        self.exporter = Pipeline(settings or Settings(), clock=lambda: self.now, pricing=PRICING)
+        self.journal = journal
+        self.exporter = Pipeline(settings or Settings(), clock=lambda: self.now, pricing=PRICING, journal=journal)
         self.ids: Iterator[int] = count(1)
 
     def id(self) -> bytes:
@@ -85,6 +88,13 @@ class Agent:
         )
         _put(record, {"gen_ai.evaluation.name": name, "gen_ai.evaluation.score.value": value})
         self.exporter.take_logs(request.SerializeToString())
+
+    def killed(self, directory: Path) -> None:
+        """The exporter is killed and started again on its journal."""
+        assert self.journal is not None
+        self.journal.close()
+        self.journal = Journal.open(directory)
+        self.exporter = Pipeline(Settings(), clock=lambda: self.now, pricing=PRICING, journal=self.journal)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -434,6 +444,39 @@ def test_a_call_outside_any_agent_span_is_a_task_only_where_it_is_said(policy: s
     agent.span("chat m", trace=(2).to_bytes(16, "big"), **judge)
     assert agent.sum("agent_tasks_started_total", "agent", "shop") == tasks
     assert agent.value("agent_tokens_total", "shop", "m", "stable", "input", "progress") == 7
+
+
+def test_a_call_whose_clock_is_ahead_of_its_roots_is_still_its_tasks() -> None:
+    agent = Agent()
+    root = agent.id()
+    agent.call(root)
+    agent.now += 3
+    agent.call(root)
+    agent.now -= 3
+    agent.task(root)
+    agent.wait(2000)
+    assert agent.sum("agent_tasks_total", "agent", "shop") == 1
+    assert agent.sum("agent_tasks_started_total", "agent", "shop") == 1
+
+
+def test_a_task_that_ends_before_it_starts_is_one_task_without_a_duration() -> None:
+    agent = Agent()
+    root = agent.id()
+    agent.call(root)
+    agent.task(root, seconds=-5)
+    agent.wait(2000)
+    assert agent.sum("agent_tasks_total", "agent", "shop") == 1
+    assert agent.value("agent_task_duration_seconds", "shop", "order", "stable") == 0
+
+
+def test_what_a_time_out_decided_is_still_so_after_a_kill(tmp_path: Path) -> None:
+    agent = Agent(journal=Journal.open(tmp_path))
+    agent.call(agent.id())
+    agent.wait(1801)
+    assert agent.ended("abandoned", "never_finished", "unknown") == 1
+    agent.killed(tmp_path)
+    assert agent.ended("abandoned", "never_finished", "unknown") == 1
+    assert agent.value("agent_tasks_in_flight", "shop") == 0
 
 
 def test_two_tasks_below_one_request_handler_are_two_tasks() -> None:
