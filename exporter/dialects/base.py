@@ -84,7 +84,7 @@ def _tool(span: Span, reading: Reading) -> Event:
         span,
         NAME,
         error,
-        tool=text(attributes.get("tool.name")),
+        tool=common.plain_tool(text(attributes.get("tool.name"))),
         result=result if result in TOOL_RESULTS else common.tool_result(span, error),
         arguments=common.hash_of(common.label_text(attributes.get("tool.args_hash"))),
         confidence=reading.number(attributes, "tool.confidence", 0, 1),
@@ -124,22 +124,27 @@ _STATUS = {
 }
 
 
-def outcome(span: Span) -> tuple[str, str]:
+def outcome(span: Span, reading: Reading) -> tuple[str, str]:
     """What `task.outcome` and `task.status` say, as (outcome, reason); empty strings where they do not tell."""
     attributes = span.attributes
     named = text(attributes.get("task.outcome")).lower()
+    status = text(attributes.get("task.status")).lower()
+    if status and status not in _STATUS:
+        reading.unknown_word("task.status")
     why = text(attributes.get("task.reason")).lower()
     if named in OUTCOMES:
         known = {"error": ERROR_REASONS, "abandoned": ABANDON_REASONS}.get(named, ())
         if named == "abandoned" and why not in known:
-            why = _STATUS.get(text(attributes.get("task.status")).lower(), ("", ""))[1] or "user_cancel"
+            why = _STATUS.get(status, ("", ""))[1] or "user_cancel"
         return named, why if why in known or named == "abandoned" else ""
-    return _STATUS.get(text(attributes.get("task.status")).lower(), ("", ""))
+    if named:
+        reading.unknown_word("task.outcome")
+    return _STATUS.get(status, ("", ""))
 
 
 def _task(span: Span, reading: Reading) -> Event:
     attributes = span.attributes
-    named, why = outcome(span)
+    named, why = outcome(span, reading)
     inputs = reading.count(attributes, "task.total_input_tokens")
     outputs = reading.count(attributes, "task.total_output_tokens")
     return reading.agent(

@@ -83,8 +83,14 @@ class Reading:
         value = attributes.get(key)
         if value is None or isinstance(value, bool):
             return value
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
         self._reject(key, value)
         return None
+
+    def unknown_word(self, key: str) -> None:
+        """Note that what stands at `key` is none of the words it may be."""
+        self.rejected[f"{key}: unknown word"] += 1
 
     def _reject(self, key: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -209,6 +215,11 @@ def _rollout(attributes: Attributes) -> tuple[str, str, str] | None:
         label_text(attributes.get("oncall.stage")),
         label_text(attributes.get("oncall.shard")),
     )
+
+
+def plain_tool(name: str) -> str:
+    """A tool's name without the `mcp__server__` that some clients put before it."""
+    return name.split("__", 2)[-1] if name.startswith("mcp__") else name
 
 
 def label_text(value: object) -> str:
