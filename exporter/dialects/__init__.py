@@ -21,6 +21,7 @@ from exporter.dialects import (
     openllmetry,
     pydantic_ai,
     strands,
+    vercel_ai,
 )
 from exporter.dialects.common import Reading
 from exporter.events import Event
@@ -44,6 +45,7 @@ _MODULES = (
     google_adk,
     ms_agent_framework,
     autogen,
+    vercel_ai,
     openinference,
     openllmetry,
     genai,
@@ -57,7 +59,16 @@ LLM_LIKE = frozenset(
 )
 KEYS = base.KEYS.union(*(m.KEYS for m in _MODULES), LLM_LIKE)
 # Of these, those whose texts are hashed or searched and go no further: no label is made of them.
-LONG = frozenset({*genai.ARGUMENTS, "input.value", "tool.parameters", "traceloop.entity.input", "exception.message"})
+LONG = frozenset(
+    {
+        *genai.ARGUMENTS,
+        "input.value",
+        "tool.parameters",
+        "traceloop.entity.input",
+        "ai.toolCall.args",
+        "exception.message",
+    }
+)
 
 _MAX_SCOPES = 1000
 

@@ -339,13 +339,16 @@ def tool_result(
     return "invalid" if hidden.search(words) and span.end_ns - span.start_ns < before_it_ran_ns else "error"
 
 
-def arguments_fit(schema: object, arguments: object) -> bool | None:
+def arguments_fit(schema: object, arguments: object, inside: str = "") -> bool | None:
     """Whether a call's arguments (JSON) have all required fields, of the right type, and no unknown one where those are
-    forbidden; None where the schema or the arguments are not there to tell."""
+    forbidden; None where the schema or the arguments are not there to tell. `inside` is the key that they stand below,
+    if they are wrapped."""
     try:
         wanted, given = json.loads(text(schema)), json.loads(text(arguments))
     except (ValueError, RecursionError):
         return None
+    if inside and isinstance(given, dict):
+        given = given.get(inside)
     if not isinstance(wanted, dict) or not isinstance(given, dict):
         return None
     properties = wanted.get("properties")

@@ -66,7 +66,10 @@ def read(span: Span, reading: Reading) -> Event:
 def _tool(span: Span, reading: Reading) -> Event:
     arguments = span.attributes.get("input.value")
     schema = span.attributes.get("tool.parameters")
-    result = "invalid" if common.failed(span) and common.arguments_fit(schema, arguments) is False else ""
+    wrapped = span.scope.endswith(".llama_index")  # {"args": [...], "kwargs": {...}}
+    result = ""
+    if common.failed(span) and common.arguments_fit(schema, arguments, "kwargs" if wrapped else "") is False:
+        result = "invalid"
     return genai.tool_call(span, reading, NAME, arguments=arguments, result=result)
 
 

@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self._body()
         if self.path.endswith("/v1/traces"):
             self.server.received.append((time.time_ns(), body))
             self._send(200, b"", "application/x-protobuf")
@@ -168,6 +168,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(status, json.dumps(parts[0]).encode(), "application/json")
         else:
             self._send(404, b"{}", "application/json")
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _send(self, status: int, body: bytes, content_type: str) -> None:
         self.send_response(status)
@@ -205,6 +215,9 @@ def _serving(script: Script) -> Iterator[_Server]:
 
 
 def _version(package: str) -> str:
+    if package.startswith("npm:"):
+        file = Path(os.environ["NODE_PATH"]) / package.removeprefix("npm:") / "package.json"
+        return str(json.loads(file.read_text())["version"])
     return importlib.metadata.version(package)
 
 
