@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="On-call for LLM agents: traces to metrics, alerts, dashboards.",
         epilog="agent-oncall COMMAND --help says more. To see it all at work: agent-oncall up",
     )
+    version = importlib.metadata.version("agent-oncall")
+    parser.add_argument("--version", action="version", version=f"agent-oncall {version}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     chosen = next((command for command in COMMANDS if command.name == wanted), None)

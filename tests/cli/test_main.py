@@ -23,6 +23,13 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     assert "example" in capsys.readouterr().out
 
 
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("agent-oncall ")
+
+
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["frobnicate"])
