@@ -124,6 +124,7 @@ class Pricing:
         self._own = _read(price_file) if price_file else []
         # Names are hostile input: bounded, and what is too long isn't remembered at all.
         self._remembered = lru_cache(maxsize=_REMEMBERED_NAMES)(self._find)
+        _sellers()  # takes some 0.3 s: now, rather than during the first request
 
     def cost(
         self, model: str, provider: str, input: int, output: int, cache_read: int, cache_write: int
