@@ -114,6 +114,7 @@ GROUP = Group(
             expr=f"""
             # USD an hour, now
             3600 * max by (agent) (agent:spend_usd:rate)
+            # (a second more than the minutes meant: Prometheus 3 leaves a range's left end out, 2 does not)
             and on (agent) (
                 # an extreme: at once
                 agent:spend_usd:excess{{window="3m"}} > 1.5
@@ -122,16 +123,16 @@ GROUP = Group(
               or
                 (
                     # clearly over the limit: a minute
-                    min_over_time(agent:spend_usd:excess{{window="5m"}}[1m]) > 1.3
+                    min_over_time(agent:spend_usd:excess{{window="5m"}}[61s]) > 1.3
                   or
                     # just over the limit: four minutes
-                    min_over_time(agent:spend_usd:excess{{window="5m"}}[4m]) > 1
+                    min_over_time(agent:spend_usd:excess{{window="5m"}}[241s]) > 1
                 )
                 and on (agent)
                   300 * agent:spend_usd:rate{{window="5m"}} > on (agent) {limit("cost_anomaly_fast_usd")}
               or
                 # little money: longer than one dear task stays within five minutes
-                min_over_time(agent:spend_usd:excess{{window="5m"}}[6m]) > 1
+                min_over_time(agent:spend_usd:excess{{window="5m"}}[361s]) > 1
             )
             unless on (agent)
               agent:backlog
