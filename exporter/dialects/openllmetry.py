@@ -43,7 +43,11 @@ _NESTED_SCOPES = ("opentelemetry.instrumentation.openai_agents", "opentelemetry.
 
 def claims(span: Span) -> bool:
     attributes = span.attributes
-    return "traceloop.span.kind" in attributes or "llm.request.type" in attributes or genai.claims(span)
+    return (
+        "traceloop.span.kind" in attributes
+        or "llm.request.type" in attributes
+        or (genai.claims(span) and span.scope.startswith(SCOPES))
+    )
 
 
 def read(span: Span, reading: Reading) -> Event:
