@@ -107,7 +107,7 @@ class Score(msgspec.Struct, array_like=True, gc=False, tag="e"):
 
     trace_id: bytes
     span_id: bytes
-    agent: str
+    only: tuple[str, ...] | None  # the agents its sender may speak for; None: all
     name: str
     value: float
 

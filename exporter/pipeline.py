@@ -196,7 +196,7 @@ class Pipeline:
         read.events.append(event)
         for of_span in span.events:
             if of_span.name == _SCORE_EVENT:
-                self._read_score(trace_id, span_id, resource.agent, of_span.attributes, read)
+                self._read_score(trace_id, span_id, may_speak_for, of_span.attributes, read)
 
     def _read_record(self, record: LogRecord, read: _Read, may_speak_for: frozenset[str] | None) -> None:
         agent = self._agent(record.resource)
@@ -207,13 +207,21 @@ class Pipeline:
             self._reading.rejected["an evaluation without a trace id"] += 1
             self._ledger.unmatched_score()
             return
-        self._read_score(record.trace_id, record.span_id, agent, record.attributes, read)
+        self._read_score(record.trace_id, record.span_id, may_speak_for, record.attributes, read)
 
-    def _read_score(self, trace_id: bytes, span_id: bytes, agent: str, attributes: Attributes, read: _Read) -> None:
+    def _read_score(
+        self,
+        trace_id: bytes,
+        span_id: bytes,
+        may_speak_for: frozenset[str] | None,
+        attributes: Attributes,
+        read: _Read,
+    ) -> None:
         name = text(attributes.get("gen_ai.evaluation.name")).lower().replace(" ", "_").replace("-", "_")
         value = self._reading.number(attributes, "gen_ai.evaluation.score.value", 0, 1)
         if name in _SCORE_NAMES and value is not None:
-            read.events.append(Score(trace_id, span_id, agent, name, value))
+            only = None if may_speak_for is None else tuple(sorted(may_speak_for))
+            read.events.append(Score(trace_id, span_id, only, name, value))
 
     def _take(self, read: _Read) -> Answer:
         now = self._clock()
@@ -287,11 +295,7 @@ class Pipeline:
         if lag > _CLOCK_WRONG_SECONDS or lag < -_LAG_WINDOW_SECONDS:
             self._reading.rejected["span times: hours away from the exporter's clock"] += 1
             return
-        found = self._lags.get(agent)
-        if found is None:
-            if len(self._lags) >= self._settings.max_values["agent"]:
-                return
-            found = self._lags[agent] = _Lag()
+        found = self._lags.setdefault(self.measures.label_value("agent", agent), _Lag())
         found.present = max(found.present, lag)
 
     # -- time ----------------------------------------------------------------------------------------------------------

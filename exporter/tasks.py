@@ -258,7 +258,7 @@ class Tasks:
         if self._waiting_scores:
             for _until, score in self._waiting_scores:
                 if score.trace_id == event.trace_id:
-                    trace.scores.append((score.name, score.value, score.span_id))
+                    trace.scores.append(score)
             self._waiting_scores = [w for w in self._waiting_scores if w[1].trace_id != event.trace_id]
         return trace
 
@@ -634,9 +634,8 @@ class Tasks:
         trace.ended.append(ended)
         self._ended += 1
         trace.open = None
-        for name, value, span_id in trace.scores:
-            of = trace.ended_task(span_id) or ended
-            self._ledger.score(of.agent, of.task_type, of.variant, name, value, trace_id)
+        for score in trace.scores:
+            self._give(score, trace.ended_task(score.span_id) or ended)
         trace.scores.clear()
 
     def _go_on(self, trace: Trace, trace_id: bytes) -> None:
@@ -674,15 +673,21 @@ class Tasks:
         else:
             ended = None
         if ended is not None:
-            trace_id = score.trace_id.hex()
-            self._ledger.score(ended.agent, ended.task_type, ended.variant, score.name, score.value, trace_id)
+            self._give(score, ended)
         elif trace is not None and len(trace.scores) < _MOST_SCORES_PER_TRACE:
-            trace.scores.append((score.name, score.value, score.span_id))
+            trace.scores.append(score)
             if self._journaled:
                 self._changed.add(score.trace_id)
         else:
             self._ledger.unmatched_score()
         return _SCORE
+
+    def _give(self, score: Score, task: Ended) -> None:
+        if score.only is None or task.agent in score.only:
+            trace_id = score.trace_id.hex()
+            self._ledger.score(task.agent, task.task_type, task.variant, score.name, score.value, trace_id)
+        else:
+            self._ledger.unmatched_score()
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from exporter.events import AGENT, CALL, TOOL, AgentSpan, Event, Iteration, ToolCall
+from exporter.events import AGENT, CALL, TOOL, AgentSpan, Event, Iteration, Score, ToolCall
 from exporter.loops import Loop
 
 # How far up a trace is walked: deeper nesting is nobody's, and a circle of parents ends here.
@@ -211,7 +211,7 @@ class Trace(msgspec.Struct, array_like=True):
     grace: dict[int, list[tuple[bool, bytes]]] = {}  # what to look at when a grace time is over: see Tasks._look_at
     open: Task | None = None
     ended: list[Ended] = []
-    scores: list[tuple[str, float, bytes]] = []  # that came before their task ended
+    scores: list[Score] = []  # that came before their task ended
     given_up: bool = False
     summed: bool = False  # a task's own sums were counted: calls that come below it later are in them
 
