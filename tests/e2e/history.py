@@ -49,7 +49,7 @@ def write(tsdb: Path, agents: list[Agent], *, end: float, instance: str, promtoo
         for agent in agents:
             file.writelines(_samples(Life(agent), end, f'job="agent-exporter",instance="{instance}"'))
         file.write("# EOF\n")
-    command = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, tsdb]
+    command: list[str | Path] = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, tsdb]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
