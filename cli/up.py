@@ -60,6 +60,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run(options: argparse.Namespace) -> int:
     from alert_rules.thresholds import BadThreshold
+    from exporter.config import ConfigError
     from stack.ports import PortsTaken
     from stack.processes import Died
     from stack.servers import MissingServer
@@ -69,13 +70,15 @@ def run(options: argparse.Namespace) -> int:
     except Died as error:
         print(f"agent-oncall up: {error}", file=sys.stderr)
         return 1
-    except (BadThreshold, MissingServer, PortsTaken, ValueError, OSError) as error:
+    except (BadThreshold, ConfigError, MissingServer, PortsTaken, ValueError, OSError) as error:
         print(f"agent-oncall up: {error}", file=sys.stderr)
         return 2
 
 
 def _run(options: argparse.Namespace) -> int:
     from alert_rules import thresholds
+    from exporter import config
+    from exporter.pricing import Pricing
     from stack import servers
     from stack.local import Plan
     from stack.ports import Ports, PortsTaken
@@ -83,6 +86,8 @@ def _run(options: argparse.Namespace) -> int:
     ports = Ports().moved(options.port_offset)
     if taken := ports.taken():
         raise PortsTaken(taken, options.port_offset)
+    # Read here too, so that a mistake is told before anything starts.
+    Pricing(config.load(options.config, {}).price_file)
     file = options.thresholds or (DEMO_THRESHOLDS if options.demo else None)
     limits = thresholds.load(file)
     found = servers.get((servers.PROMETHEUS, servers.ALERTMANAGER))
