@@ -24,8 +24,9 @@ class Loop(msgspec.Struct, array_like=True):
     def forget(self) -> None:
         """Let go of the streaks that the last iteration broke; after each `turn`."""
         for streaks in (self.failing, self.repeating):
-            for key in [key for key, streak in streaks.items() if streak.turn < self.turn - 1]:
-                del streaks[key]
+            for key, streak in list(streaks.items()):
+                if streak.turn < self.turn - 1:
+                    del streaks[key]
 
     def tool_call(self, tool: str, failed: bool, arguments: bytes, *, in_iteration: bool = False) -> None:
         """`arguments` is empty where they are not known, or where repeating them is this tool's way (polling).
@@ -56,10 +57,12 @@ class Loop(msgspec.Struct, array_like=True):
 
     def reason(self, iterations: int, failing: int, repeating: int, most_iterations: float) -> str:
         """The worst reason that holds now, or empty."""
-        if any(streak.length >= failing for streak in self.failing.values()):
-            return "failing_tool"
-        if any(streak.length >= repeating for streak in self.repeating.values()):
-            return "repeat"
+        for streak in self.failing.values():
+            if streak.length >= failing:
+                return "failing_tool"
+        for streak in self.repeating.values():
+            if streak.length >= repeating:
+                return "repeat"
         if iterations > most_iterations:
             return "iterations"
         return ""
