@@ -14,7 +14,7 @@ import pytest
 from exporter.config import Settings
 from exporter.pipeline import Pipeline
 from exporter.pricing import Pricing
-from exporter.replay import replay
+from exporter.replay import read, replay
 
 ROOT = Path(__file__).parents[2]
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -60,6 +60,18 @@ def expected(truth: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("path", TRUTHS, ids=[f"{p.parent.name}-{p.stem}" for p in TRUTHS])
 def test_a_recording_counts_as_what_really_happened(path: Path) -> None:
     counted = replay([path.with_suffix(".bin")], Settings(), PRICING)
+    assert measured(counted) == expected(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("path", TRUTHS, ids=[f"{p.parent.name}-{p.stem}" for p in TRUTHS])
+def test_a_recording_counts_the_same_when_all_of_it_comes_at_once(path: Path) -> None:
+    requests = list(read(path.with_suffix(".bin")))
+    clock = requests[-1].arrival
+    counted = Pipeline(Settings(), clock=lambda: clock, pricing=PRICING)
+    # The requests of one sender strung together are a request too, in protobuf.
+    counted.take_traces(b"".join(request.body for request in requests))
+    clock = counted.end_of_time()
+    counted.advance()
     assert measured(counted) == expected(json.loads(path.read_text()))
 
 

@@ -29,7 +29,8 @@ def run(script: scripted.Script, base_url: str) -> None:
                 else:
                     await agent.run(scripted.PROMPT)
 
-    asyncio.run(ask())
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(ask())
     provider.shutdown()
 
 
@@ -38,7 +39,7 @@ if __name__ == "__main__":
         "agent_framework",
         "its own",
         ["agent-framework-core", "agent-framework-openai"],
-        ["happy", "streaming", "tool_error", "invalid_args", "llm_down", "two_tasks"],
+        ["happy", "streaming", "tool_error", "invalid_args", "llm_down", "two_tasks", "refusal", "cancel"],
         run,
         missed={
             "invalid_args": {

@@ -22,7 +22,7 @@ def run(script: scripted.Script, base_url: str) -> None:
         tools=[script.get_weather, script.get_population],
     )
     for _ in range(script.scenario.tasks):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, KeyboardInterrupt):
             if script.scenario.stream:
                 for _chunk in agent.run(scripted.PROMPT, stream=True):
                     pass
@@ -36,6 +36,7 @@ if __name__ == "__main__":
         "agno.openinference",
         "openinference-instrumentation-agno",
         ["agno", "openai", "openinference-instrumentation-agno"],
-        ["happy", "streaming", "tool_error", "invalid_args", "llm_down", "two_tasks"],
+        ["happy", "streaming", "tool_error", "invalid_args", "llm_down", "two_tasks", "refusal", "cancel"],
         run,
+        missed={"refusal": {"as_sent": {"outcome": ["success", ""]}, "why": "no finish reason is sent"}},
     )

@@ -24,7 +24,7 @@ def run(script: scripted.Script, base_url: str) -> None:
     asked = {"messages": [{"role": "user", "content": scripted.PROMPT}]}
     limit = {"recursion_limit": 2 * script.scenario.limit} if script.scenario.limit else {}
     for _ in range(script.scenario.tasks):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, KeyboardInterrupt):
             if script.scenario.stream:
                 for _chunk in agent.stream(asked, stream_mode="messages"):
                     pass
@@ -38,6 +38,6 @@ if __name__ == "__main__":
         "langchain.otel_genai",
         "opentelemetry-instrumentation-genai-langchain",
         ["langchain", "langchain-openai", "opentelemetry-instrumentation-genai-langchain"],
-        ["happy", "streaming", "tool_error", "invalid_args", "llm_down", "two_tasks", "max_turns"],
+        ["happy", "streaming", "tool_error", "invalid_args", "llm_down", "two_tasks", "refusal", "cancel", "max_turns"],
         run,
     )

@@ -5,16 +5,17 @@ their process for good. Beside each recording stands what really happened, from 
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,11 +28,13 @@ PROMPT = "What is the weather and the population of Paris?"
 ANSWER = "Paris: sunny, 2.1 million people."
 
 Call = tuple[str, dict[str, Any]]
+INTERRUPT = -1
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What the server answers, turn by turn: tools to call, or the answer (None), or an HTTP status (an int)."""
+    """What the server answers, turn by turn: tools to call, or the answer (None), or an HTTP status (an int); at
+    INTERRUPT the agent's process gets a SIGINT while it waits."""
 
     name: str
     turns: tuple[list[Call] | int | None, ...]
@@ -55,6 +58,7 @@ SCENARIOS = {
         Scenario("llm_down", ([WEATHER], 500), outcome=("error", "provider")),
         Scenario("refusal", (None,), outcome=("failure", ""), finish="content_filter"),
         Scenario("two_tasks", ([WEATHER], None), tasks=2),
+        Scenario("cancel", ([WEATHER], INTERRUPT), outcome=("abandoned", "user_cancel")),
         Scenario("max_turns", ([WEATHER],) * 8, outcome=("abandoned", "max_iterations"), limit=3),
     )
 }
@@ -102,6 +106,10 @@ class Script:
     def answer(self, turn: int) -> tuple[int, list[Call] | None, dict[str, int]]:
         """(HTTP status, tools to call or None, usage) for the `turn`-th call of a task, the first being 1."""
         step = self.scenario.turns[min(turn, len(self.scenario.turns)) - 1]
+        if step == INTERRUPT:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(2)
+            return 500, None, {}
         with self._lock:
             if isinstance(step, int):
                 self.truth.failed += 1
@@ -184,7 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(OSError):  # whoever asked may be gone
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -201,7 +210,7 @@ class _Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _serving(script: Script) -> Iterator[_Server]:
     server = _Server(script)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
