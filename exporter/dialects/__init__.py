@@ -65,6 +65,7 @@ LONG = frozenset(
         "input.value",
         "tool.parameters",
         "traceloop.entity.input",
+        "tool.arguments",
         "ai.toolCall.args",
         "exception.message",
     }

@@ -32,11 +32,13 @@ KEYS = genai.KEYS.union(_FINISH) | {
     "traceloop.workflow.name",
     "traceloop.entity.name",
     "traceloop.entity.input",
+    "tool.arguments",
     "llm.request.type",
     "llm.request.model",
     "llm.response.model",
 }
 
+_ARGUMENTS = (*genai.ARGUMENTS, "tool.arguments")
 # Where the framework always puts a workflow above its agents.
 _NESTED_SCOPES = ("opentelemetry.instrumentation.openai_agents", "opentelemetry.instrumentation.crewai")
 
@@ -63,8 +65,9 @@ def read(span: Span, reading: Reading) -> Event:
         return genai.iteration(
             span, reading, NAME, finish=first_text(attributes, _FINISH) if finish is None else finish
         )
-    if operation == "execute_tool" or kind == "tool":
-        arguments = first_text(attributes, genai.ARGUMENTS) or attributes.get("traceloop.entity.input")
+    # LlamaIndex's tool calls are tasks that name a tool.
+    if operation == "execute_tool" or kind == "tool" or (kind == "task" and "tool.name" in attributes):
+        arguments = first_text(attributes, _ARGUMENTS) or attributes.get("traceloop.entity.input")
         return genai.tool_call(span, reading, NAME, arguments=arguments)
     if kind == "task":
         return reading.passage(span, NAME)  # a node of a graph: its name may hold the user's prompt

@@ -7,17 +7,22 @@ uv run --no-project --with llama-index-core --with llama-index-llms-openai --wit
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import scripted
 
 
-def run(script: scripted.Script, base_url: str) -> None:
-    provider = scripted.provider()
-    from llama_index.core.agent.workflow import FunctionAgent
-    from llama_index.llms.openai import OpenAI
+def openinference(provider: object) -> None:
     from openinference.instrumentation.llama_index import LlamaIndexInstrumentor
 
     LlamaIndexInstrumentor().instrument(tracer_provider=provider)
+
+
+def run(script: scripted.Script, base_url: str, instrument: Callable[[object], None] = openinference) -> None:
+    provider = scripted.provider()
+    instrument(provider)
+    from llama_index.core.agent.workflow import FunctionAgent
+    from llama_index.llms.openai import OpenAI
 
     async def ask() -> None:
         agent = FunctionAgent(
