@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -78,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
     if options.journal is not None:
         overrides["journal"] = options.journal
     try:
+        # The state has no cycles: to look for them often is for nothing, and costs more the more tasks are in flight.
+        gc.set_threshold(50_000, 20, 100)
         settings = load(options.config, overrides)
         for name in unknown_variables(os.environ):
             log.warning("the environment variable %s is no setting; docs/configuration.md has them", name)
