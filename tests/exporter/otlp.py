@@ -1,6 +1,8 @@
 """OTLP requests for tests: spans in a line each, and an exporter with a clock to send them to."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -181,9 +183,13 @@ class Exporter:
     def tasks(self) -> float:
         return sum(self.by("agent_tasks_total", "agent").values())
 
-    def outcomes(self) -> dict[tuple[str, str], float]:
-        outcomes, reasons = self.by("agent_tasks_total", "outcome"), self.by("agent_tasks_total", "reason")
-        return {(outcome, reason): 1 for outcome in outcomes for reason in reasons}
+    def outcomes(self) -> dict[tuple[str, str], int]:
+        """Ended tasks by outcome and reason."""
+        ended = re.findall(r'^agent_tasks_total\{.*outcome="(\w+)",reason="(\w*)".*\} (\S+)', self.page(), re.MULTILINE)
+        found: Counter[tuple[str, str]] = Counter()
+        for outcome, reason, tasks in ended:
+            found[outcome, reason] += int(float(tasks))
+        return dict(+found)
 
     def tools(self) -> dict[str, float]:
         return self.by("agent_tool_calls_total", "result")
