@@ -308,6 +308,8 @@ class Settings(BaseSettings):
 
     def limits(self, agent: str) -> AgentLimits:
         """The limits of `agent`: its own entry over that of `*` over the defaults, key by key."""
+        if agent not in self.agents:
+            agent = EVERY_AGENT  # agents' names are the senders' to choose: no entry for each
         found = self._limits.get(agent)
         if found is None:
             given: dict[str, Any] = {}
