@@ -83,7 +83,7 @@ def turn(send: Send, warm: list[bytes], by_sender: list[list[bytes]], *, journal
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--spans", type=int, default=100_000, help="spans of each kind, 100000 unless given")
     spans = parser.parse_args().spans
     table = report.Table(
