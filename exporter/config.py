@@ -266,6 +266,9 @@ class Settings(BaseSettings):
         description="Spans in memory of traces that are not over, some 700 bytes each; over it, the oldest trace goes.",
     )
     max_traces: Count = Field(default=200_000, description="Traces in memory at once.")
+    rollout_hours: Positive = Field(
+        default=48, description="The series of a rollout are dropped when it was not heard of for so long."
+    )
     parent_grace_seconds: Number = Field(
         default=10, ge=0, description="How long a span's missing remote parent is waited for."
     )

@@ -97,6 +97,7 @@ class AgentSpan(Event, tag="a"):
     cache_write: int
     cost_usd: float | None
     refused: bool  # its own answer was a refusal
+    most_iterations: int | None = None  # its limit, where told
     closed: bool = False  # what is below it runs no more (noted by `tasks`)
 
 

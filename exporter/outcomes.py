@@ -38,6 +38,8 @@ def of_agent(unit: Unit, goal_reached: bool | None) -> Outcome:
         return _failed(work.call_error, work)
     if work.calls and not work.call_answered and span.success is None:
         return USER_CANCEL
+    if span.most_iterations and work.iterations > span.most_iterations and not unit.inner_name and span.success is None:
+        return TOO_MANY  # it was made to answer after its limit
     if span.answers and work.call_asked and span.success is None:
         # The model's last word was a call for a tool. A limit cuts in at once; a person, while the next call runs.
         idle_ns = span.end_ns - max(work.call_end_ns, work.tool_end_ns)

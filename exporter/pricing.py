@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -23,7 +23,8 @@ from genai_prices.types import ClauseEquals, ClauseOr, MatchLogic, ModelInfo, Mo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _LONGEST_NAME = 200
-_REMEMBERED_NAMES = 10_000
+# Names are hostile input, and to look for a new one takes 0.35 ms: past so many of them, new ones have no price.
+_MOST_NAMES = 5000
 
 # Providers whose name in telemetry is none that genai-prices knows, by how it begins: OpenTelemetry's
 # gen_ai.provider.name and the older gen_ai.system. "azure.ai.openai" would otherwise be taken for OpenAI.
@@ -122,8 +123,7 @@ class Pricing:
     def __init__(self, price_file: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._own = _read(price_file) if price_file else []
-        # Names are hostile input: bounded, and what is too long isn't remembered at all.
-        self._remembered = lru_cache(maxsize=_REMEMBERED_NAMES)(self._find)
+        self._names: dict[tuple[str, str], _Found] = {}
         _sellers()  # takes some 0.3 s: now, rather than during the first request
 
     def cost(
@@ -141,7 +141,11 @@ class Pricing:
         """
         if len(model) > _LONGEST_NAME or len(provider) > _LONGEST_NAME:
             return None
-        found = self._remembered(model, provider)
+        found = self._names.get((model, provider))
+        if found is None:
+            if len(self._names) >= _MOST_NAMES:
+                return None
+            found = self._names[model, provider] = self._find(model, provider)
         if found.model is not None:
             minute = int(self._clock() // 60)
             if minute != found.minute:

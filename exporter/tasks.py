@@ -64,7 +64,6 @@ _SCORE_SECONDS = 600.0
 _MOST_WAITING_SCORES = 10_000
 _MOST_SCORES_PER_TRACE = 100
 _MOST_ENDED_PER_TRACE = 200
-_ROLLOUT_SECONDS = 48 * 3600.0
 # So many spans that began after their trace's root ended are kept for another task; more are nobody's.
 _MOST_LEFT = 1000
 _NEVER = 1 << 64
@@ -467,7 +466,7 @@ class Tasks:
         if task.rollout:
             name = task.rollout[0]
             if name not in self._rollouts:
-                self._timer(_ROLLOUT_SECONDS, "rollout", name.encode())
+                self._timer(3600 * self._settings.rollout_hours, "rollout", name.encode())
             self._rollouts[name] = self.now
 
     # -- tasks end -----------------------------------------------------------------------------------------------------
@@ -822,7 +821,7 @@ class Tasks:
         trace.given_up = True
 
     def _rollout_over(self, name: str) -> None:
-        left = self._rollouts.get(name, 0.0) + _ROLLOUT_SECONDS - self.now
+        left = self._rollouts.get(name, 0.0) + 3600 * self._settings.rollout_hours - self.now
         if left > 0:
             self._timer(left, "rollout", name.encode())
         else:

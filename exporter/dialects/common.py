@@ -181,6 +181,7 @@ class Reading:
         provider: str = "",
         cost_usd: float | None = None,
         refused: bool = False,
+        most_iterations: int | None = None,
     ) -> Event:
         return AgentSpan(
             span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
@@ -188,7 +189,7 @@ class Reading:
             _rollout(span.attributes), self._facts(span.attributes),
             name, task_type, nested, answers, outcome, reason, self.flag(span.attributes, "task.success"),
             self.number(span.attributes, "task.confidence", 0, 1), status, iterations, model, provider,
-            tokens[0], tokens[1], tokens[2], tokens[3], cost_usd, refused,
+            tokens[0], tokens[1], tokens[2], tokens[3], cost_usd, refused, most_iterations,
         )  # fmt: skip
 
     def _facts(self, attributes: Attributes) -> dict[str, str | int | float | bool] | None:

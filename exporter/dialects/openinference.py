@@ -29,6 +29,7 @@ KEYS = common.KEYS.union(
         "input.value",
         "graph.node.id",
         "tool.parameters",
+        "smolagents.max_steps",
         _ASKED,
     },
 )
@@ -123,6 +124,7 @@ def _agent(span: Span, reading: Reading, *, chain: bool) -> Event:
         provider=first_text(attributes, _PROVIDER),
         tokens=_tokens(span, reading),
         refused=stop_reason(attributes.get("llm.finish_reason"))[1],
+        most_iterations=reading.count(attributes, "smolagents.max_steps"),
     )
 
 

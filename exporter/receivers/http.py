@@ -44,8 +44,8 @@ class HttpReceiver:
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         signal = _BY_PATH.get(request.path)
-        # The answer to what is neither is a protobuf Status, as OTLP asks for.
-        content_type = JSON if _media_type(request) == JSON else PROTOBUF
+        # The answer to what is neither goes to a person: JSON is what they can read.
+        content_type = PROTOBUF if _media_type(request) == PROTOBUF else JSON
         code = _CLIENT_WENT_AWAY
         self._intake.begin()
         try:

@@ -295,6 +295,15 @@ def test_an_answer_in_the_last_allowed_turn_is_a_success_whatever_the_status_say
     assert agent.ended("success") == 1
 
 
+def test_an_agent_that_had_to_answer_after_its_limit_is_abandoned() -> None:
+    agent = Agent()
+    root = agent.id()
+    for _ in range(2):
+        agent.span("generate", root, openinference__span__kind="LLM", llm__token_count__prompt=5)
+    agent.span("a.run", id=root, openinference__span__kind="AGENT", smolagents__max_steps=1)
+    assert agent.ended("abandoned", "max_iterations", "a") == 1
+
+
 def test_a_users_rule_decides_what_success_is_for_its_task_type() -> None:
     rule = {"order": [{"attribute": "order.total", "at_least": 10}]}
     for total, outcome in ((12, "success"), (3, "failure")):
