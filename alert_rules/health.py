@@ -14,8 +14,8 @@ GROUP = Group(
             expr=f"""
             up{{job="{SCRAPE_JOB}"}} == 0
             or
-            # no such target at all
-            absent(up{{job="{SCRAPE_JOB}"}})
+            # none answers, or there is no such target: without the label instance, by which routing tells the two apart
+            absent(up{{job="{SCRAPE_JOB}"}} == 1)
             """,
             # A restart is over in less.
             wait="3m",

@@ -7,6 +7,8 @@ from enum import StrEnum
 from textwrap import dedent
 from typing import Any
 
+from alert_rules import links
+
 _DURATION = re.compile(r"(\d+(ms|[smhdwy]))+")
 _RECORD = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)+")
 _ALERT = re.compile(r"Agent[A-Za-z0-9]+|Watchdog")
@@ -27,6 +29,8 @@ class Site:
 
     runbooks: str = "https://github.com/agent-oncall/agent-oncall/blob/main/docs/runbooks"
     grafana: str = "http://127.0.0.1:3000"
+    traces: str = ""
+    """A trace search's address with `{agent}` in it; "" is Grafana's Explore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Alert:
             "requirement": self.requirement,
             "runbook_url": f"{site.runbooks.rstrip('/')}/{self.runbook()}",
             "dashboard_url": dashboard + "{{ with $labels.agent }}?var-agent={{ . | urlquery }}{{ end }}",
+            "traces_url": links.traces(site.traces, site.grafana),
         }
         return {**rule, "labels": labels, "annotations": annotations}
 
