@@ -2,7 +2,7 @@
 
 from alert_rules.baseline import held
 from alert_rules.promql import limit
-from alert_rules.rules import Alert, Group, Recording, Severity
+from alert_rules.rules import Action, Alert, Group, Recording, Severity
 
 _USD_PER_TASK = held("agent:usd_per_started_task:median7d")
 
@@ -110,7 +110,7 @@ GROUP = Group(
             requirement="A1, M14",
             severity=Severity.PAGE,
             cause="cost",
-            action="breaker",
+            action=Action.BREAKER,
             expr=f"""
             # USD an hour, now
             3600 * max by (agent) (agent:spend_usd:rate)

@@ -2,7 +2,7 @@
 
 from alert_rules.baseline import EVALUATIONS_PER_HOUR, PRIOR_ERRORS, PRIOR_TASKS, held
 from alert_rules.promql import limit
-from alert_rules.rules import Alert, Group, Recording, Severity
+from alert_rules.rules import Action, Alert, Group, Recording, Severity
 
 _HOURLY = "agent_outcome:tasks_ended:increase1h"
 
@@ -108,7 +108,7 @@ GROUP = Group(
             requirement="A2",
             severity=Severity.PAGE,
             cause="errors",
-            action="off",
+            action=Action.OFF,
             # It acts by itself and within two minutes, so it asks for more.
             expr=_too_many("2m|10m|6h", "error_rate_critical", "error_critical_min_count", "critical"),
             keep_firing_for="10m",

@@ -23,6 +23,17 @@ class Severity(StrEnum):
     NONE = "none"
 
 
+class Action(StrEnum):
+    """What the controller is to do about an alert, by itself: the label `action`."""
+
+    BREAKER = "breaker"
+    OFF = "off"
+    PROMPT = "prompt"
+    MODEL = "model"
+    PROVIDER = "provider"
+    ROLLOUT = "rollout"
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What differs from one installation to the next and stands in the alerts' annotations."""
@@ -69,7 +80,7 @@ class Alert:
     keep_firing_for: str = "0s"
     summary: str
     description: str
-    action: str = ""
+    action: Action | None = None
 
     def __post_init__(self) -> None:
         if not _ALERT.fullmatch(self.name):
@@ -90,7 +101,7 @@ class Alert:
         """The rule as a rule file has it."""
         labels = {"severity": str(self.severity), "cause": self.cause}
         if self.action:
-            labels["action"] = self.action
+            labels["action"] = str(self.action)
         rule: dict[str, Any] = {"alert": self.name, "expr": self.expr}
         if self.wait != "0s":
             rule["for"] = self.wait
