@@ -125,7 +125,9 @@ def _stage(people: Population, stage: Stage, limits: Limits) -> Outcome:
             hours = day * 24.0 + hour
             if hours >= DEFAULT.hold_hours and hours % DEFAULT.look_hours == 0:
                 look = now
-            verdict = judge(now, guard=stage.guard, limits=limits, hours=hours, hold_hours=DEFAULT.hold_hours, look=look)
+            verdict = judge(
+                now, guard=stage.guard, limits=limits, hours=hours, hold_hours=DEFAULT.hold_hours, look=look
+            )
             if verdict.decision is Decision.PROMOTE:
                 return Outcome("promoted", hours / 24)
             if verdict.decision is Decision.ROLL_BACK:

@@ -6,6 +6,7 @@ the controller judge a rollout by the same plan.
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 from controller.verdict import Guard
@@ -65,7 +66,11 @@ class Plan:
                 if not match:
                     raise ValueError
                 percent = float(match["percent"])
-                guard = usual_guard(percent) if match["drop"] is None else Guard(float(match["drop"]), float(match["factor"]))
+                guard = (
+                    usual_guard(percent)
+                    if match["drop"] is None
+                    else Guard(float(match["drop"]), float(match["factor"]))
+                )
             except (ValueError, StopIteration):
                 raise BadPlan(
                     f"stage {part.strip()!r}: a stage is PERCENT, or PERCENT:DROP:FACTOR such as 5:0.2:1.5"
@@ -79,7 +84,7 @@ class Plan:
             stages.append(Stage(percent, guard))
         if not stages:
             raise BadPlan("a plan needs a stage below 100 %")
-        if any(a.percent >= b.percent for a, b in zip(stages, stages[1:], strict=False)):
+        if any(a.percent >= b.percent for a, b in pairwise(stages)):
             raise BadPlan(f"stages {text!r}: each has to be larger than the one before")
         if not hold_hours > 0 or not look_hours > 0:
             raise BadPlan("the hours to hold a stage, and between two looks, have to be over 0")

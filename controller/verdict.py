@@ -1,8 +1,8 @@
 """Is the canary as good as stable? Pure functions: sums in, verdict out.
 
-Everything is compared with stable at the same time in the same stage, by users: tasks of one user resemble each other, so
-the spread is taken between the 16 shards of users, not between tasks. "Proven" means proven at every moment at
-once: the bounds are one-sided confidence sequences (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas: Time-uniform central limit
+Everything is compared with stable at the same time in the same stage, by users: tasks of one user resemble each other,
+so the spread is taken between the 16 shards of users, not between tasks. "Proven" means proven at every moment at once:
+the bounds are one-sided confidence sequences (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas: Time-uniform central limit
 theory and asymptotic confidence sequences, Annals of Statistics 2024), so looking each minute costs no more errors than
 looking once.
 """
@@ -12,11 +12,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-ALPHA = 0.05
-"""Chance of a wrong proof, over all looks at one stage."""
-T15_OVER_Z = 1.753 / 1.645
-"""Quantiles of Student's t with 15 degrees of freedom over the normal's: the spread comes from 16 shards."""
-_TUNE = -2 * math.log(2 * ALPHA) + math.log(1 - 2 * math.log(2 * ALPHA))
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """`alpha`: chance of a wrong proof, over all looks at one stage. `t15_over_z`: the spread comes from 16 shards, so
+    the quantile is that of Student's t with 15 degrees of freedom."""
+
+    alpha: float
+    t15_over_z: float
+
+    @property
+    def tune(self) -> float:
+        """The x at which the bound is tightest (the paper's rho squared times n)."""
+        return -2 * math.log(2 * self.alpha) + math.log(1 - 2 * math.log(2 * self.alpha))
+
+
+HARM = Confidence(0.02, 2.249 / 2.054)
+"""For "it is worse": a stage asks it of two figures, and a rollout has four stages."""
+NO_HARM = Confidence(0.05, 1.753 / 1.645)
+"""For "it is not that much worse"."""
+
 _TARGET = 3.6  # the bounds are tightest where the standard error is the margin over this
 _FEWEST_SHARDS = 4.0
 _LEAST_COMPARED = 0.8
@@ -103,15 +118,12 @@ class Measured:
 
     def proven_above(self, limit: float, margin: float) -> bool:
         """Whether the harm is proven to exceed `limit`; the bound is tightest for an excess of about `margin`."""
-        return self.harm - limit > self._width(limit, margin)
+        return self.harm - limit > confidence_width(self.standard_error(limit), margin / _TARGET, HARM)
 
     def proven_below(self, limit: float, stretch: float = 1.0) -> bool:
         """Whether a harm of `limit` is disproved; with `stretch` times the tasks, were all else as now."""
-        return limit - self.harm > self._width(limit, limit, stretch)
-
-    def _width(self, limit: float, margin: float, stretch: float = 1.0) -> float:
         error = self.standard_error(limit) / math.sqrt(stretch)
-        return confidence_width(error, margin / _TARGET)
+        return limit - self.harm > confidence_width(error, limit / _TARGET, NO_HARM)
 
     def most(self) -> float:
         """The largest harm that is not disproved; infinite if any is possible."""
@@ -142,12 +154,12 @@ class Verdict:
     unended: tuple[float, float] = field(default=(0.0, 0.0))
 
 
-def confidence_width(error: float, target: float) -> float:
+def confidence_width(error: float, target: float, level: Confidence) -> float:
     """Half-width of the one-sided confidence sequence at a standard error of `error`, tuned for one of `target`."""
     if error <= 0:
         return 0.0
-    x = _TUNE * (target / error) ** 2
-    return error * T15_OVER_Z * math.sqrt(2 * (x + 1) / x * math.log(1 + math.sqrt(x + 1) / (2 * ALPHA)))
+    x = level.tune * (target / error) ** 2
+    return error * level.t15_over_z * math.sqrt(2 * (x + 1) / x * math.log(1 + math.sqrt(x + 1) / (2 * level.alpha)))
 
 
 def measure_success(sums: Sums) -> Measured | None:

@@ -1,0 +1,126 @@
+"""What the commands that change the state share: options, messages, exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent_oncall.prompts import PromptError
+from agent_oncall.schema import StateError
+from controller.actions import Refused
+from controller.plan import BadPlan
+from controller.store import Entry, Store, StoreError, whoami
+
+STATE_VARIABLE = "AGENT_ONCALL_STATE"
+USAGE = 2
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_command(
+    subparsers: Any, name: str, *, help: str, example: str, description: str = ""
+) -> argparse.ArgumentParser:
+    """A command, or a command of a command, whose help ends with an example."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=help,
+        description=description or f"{help[0].upper()}{help[1:]}.",
+        epilog=f"example:\n{example.rstrip()}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def state_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        default=Path(os.environ.get(STATE_VARIABLE) or "state/flags.json"),
+        help=f"the state file; ${STATE_VARIABLE}, else state/flags.json",
+    )
+
+
+def agent_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--agent", required=True, metavar="NAME", help="the agent, as the label `agent` names it")
+
+
+def change_options(parser: argparse.ArgumentParser) -> None:
+    """Where the state is, and what the audit log has to say of the change."""
+    state_option(parser)
+    parser.add_argument("--reason", required=True, metavar="TEXT", help="why; it goes into the audit log")
+    parser.add_argument("--who", default=None, metavar="NAME", help="who; the user of this process unless given")
+
+
+def told(run: Run, command: str) -> Run:
+    """`run`, with what it refuses told in one line on standard error and exit code 2."""
+
+    def guarded(options: argparse.Namespace) -> int:
+        if hasattr(options, "who"):
+            options.who = options.who or whoami()
+        if hasattr(options, "reason") and not options.reason.strip():
+            return fail(command, "--reason: is empty; write why, for whoever reads the audit log")
+        try:
+            return run(options)
+        except (Refused, StoreError, BadPlan, PromptError, StateError) as error:
+            return fail(command, str(error))
+
+    return guarded
+
+
+def fail(command: str, text: str) -> int:
+    """Tells a mistake; the exit code."""
+    for line in text.splitlines():
+        print(f"agent-oncall {command}: {line}", file=sys.stderr)
+    return USAGE
+
+
+def tell(entry: Entry | None, otherwise: str) -> int:
+    """Says what was changed and how to take it back, or `otherwise` if nothing was."""
+    if entry is None:
+        print(otherwise)
+        return 0
+    print(f"{entry.id}  {entry.action}  {entry.agent}".rstrip())
+    for line in differences(entry.before, entry.after):
+        print(f"  {line}")
+    print(f'take it back: agent-oncall rollback undo {entry.id} --reason "..."')
+    return 0
+
+
+def differences(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
+    """What changed, a line for each value: `support.config.variants.stable.model: a → b`."""
+    yield from _differences("", before, after)
+
+
+def _differences(key: str, before: object, after: object) -> Iterator[str]:
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in {**before, **after}:
+            if key.endswith(".targeting"):
+                continue
+            yield from _differences(f"{key}.{name}".lstrip("."), before.get(name), after.get(name))
+        if key.endswith(".targeting"):
+            yield f"{key}: {_share(before)} → {_share(after)}"
+    elif isinstance(after, Mapping) and before is None:
+        yield f"{key}: new"
+    elif isinstance(before, Mapping) and after is None:
+        yield f"{key}: gone"
+    else:
+        yield f"{key}: {_shown(before)} → {_shown(after)}"
+
+
+def _share(targeting: Mapping[str, Any]) -> str:
+    return f"{targeting['if'][0]['<'][1] / 1000:g} % of users" if targeting else "nobody"
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def store_of(options: argparse.Namespace) -> Store:
+    """The store of `--state`; the folder that holds the file will do as well."""
+    path: Path = options.state
+    return Store(path / "flags.json" if path.is_dir() else path)

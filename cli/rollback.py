@@ -1,0 +1,109 @@
+"""`agent-oncall rollback`: an agent back to what ran before, seen by its processes within a second."""
+
+import argparse
+from typing import Any
+
+from cli.common import add_command, agent_option, change_options, store_of, tell, told
+from controller import actions
+from controller.store import iso
+
+_EXAMPLE = """\
+  agent-oncall rollback prompt --agent support --reason "success rate down since 14:00"
+  agent-oncall rollback model --agent support --to gpt-4o-2024-08-06 --reason "cost x3"
+  agent-oncall rollback provider --agent support --reason "provider's status page is red"
+  agent-oncall rollback off --agent support --reason "half of the tasks fail"
+  agent-oncall rollback undo c12 --reason "provider is back"
+"""
+
+
+def add(subparsers: Any) -> None:
+    """Registers the command."""
+    parser = add_command(
+        subparsers,
+        "rollback",
+        help="an agent back to an earlier prompt or model, to its backup provider, or off",
+        description="Changes the state file; agents see it within a second. Every change is a line of the audit log, "
+        "whose id `rollback undo` takes.",
+        example=_EXAMPLE,
+    )
+    commands = parser.add_subparsers(metavar="WHAT", required=True)
+    for part, what in (("prompt", "its version"), ("model", "its name")):
+        command = add_command(
+            commands,
+            part,
+            help=f"the latest earlier version of the agent with another {part}",
+            description=f"Puts back, whole, the latest earlier version of the agent with another {part}: its model, "
+            "prompt, tools, temperature and iteration limit ran together and come back together. A running "
+            "rollout ends.",
+            example=f'  agent-oncall rollback {part} --agent support --reason "success rate down"',
+        )
+        agent_option(command)
+        command.add_argument("--to", metavar="NAME", help=f"{what}, where it is not the latest earlier one")
+        change_options(command)
+        command.set_defaults(run=told(_restore, f"rollback {part}"), part=part)
+    command = add_command(
+        commands,
+        "provider",
+        help="the backup provider",
+        example='  agent-oncall rollback provider --agent support --reason "outage"',
+    )
+    agent_option(command)
+    change_options(command)
+    command.set_defaults(run=told(_provider, "rollback provider"))
+    command = add_command(
+        commands,
+        "off",
+        help="the agent off: callers use what they have without it",
+        example='  agent-oncall rollback off --agent support --reason "half of the tasks fail"',
+    )
+    agent_option(command)
+    change_options(command)
+    command.set_defaults(run=told(_off, "rollback off"))
+    command = add_command(
+        commands,
+        "undo",
+        help="take back a change of the state, by its id in the audit log",
+        example='  agent-oncall state log\n  agent-oncall rollback undo c12 --reason "false alarm"',
+    )
+    command.add_argument("id", metavar="ID", help="such as c12; agent-oncall state log lists them")
+    change_options(command)
+    command.set_defaults(run=told(_undo, "rollback undo"))
+
+
+def _restore(options: argparse.Namespace) -> int:
+    store = store_of(options)
+    entry = store.change(
+        lambda state: actions.restore(state, options.agent, options.part, store.entries(), options.to),
+        action=f"rollback {options.part}",
+        agent=options.agent,
+        who=options.who,
+        why=options.reason,
+    )
+    return tell(entry, f"{options.agent}: runs that version already")
+
+
+def _provider(options: argparse.Namespace) -> int:
+    entry = store_of(options).change(
+        lambda state: actions.to_backup(state, options.agent),
+        action="rollback provider",
+        agent=options.agent,
+        who=options.who,
+        why=options.reason,
+    )
+    return tell(entry, f"{options.agent}: runs on its backup provider already")
+
+
+def _off(options: argparse.Namespace) -> int:
+    store = store_of(options)
+    entry = store.change(
+        lambda state: actions.switch(state, options.agent, on=False, since=iso(store.now), why=options.reason),
+        action="rollback off",
+        agent=options.agent,
+        who=options.who,
+        why=options.reason,
+    )
+    return tell(entry, f"{options.agent}: is off already")
+
+
+def _undo(options: argparse.Namespace) -> int:
+    return tell(store_of(options).undo(options.id, who=options.who, why=options.reason), "")

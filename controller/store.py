@@ -1,0 +1,335 @@
+"""The state file and its audit log: the only writer of either.
+
+A change takes the folder's lock, appends its line to the log, and only then replaces the file: whatever is killed in
+between, no change is without its line and no update is lost. A line whose change never came is declared void by the
+next writer. Readers need no lock: they see the old file or the new one.
+"""
+
+import fcntl
+import getpass
+import json
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent_oncall.schema import State, StateError, document, loads, parse
+
+AUDIT = "audit.jsonl"
+_LOCK = ".lock"
+_LOCK_SECONDS = 10.0
+_PRIVATE = 0o600
+
+Flags = Mapping[str, object]
+Clock = Callable[[], float]
+
+
+class StoreError(Exception):
+    """The state can't be read or changed. The text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the audit log. `before` and `after` hold the flags that changed; None: there was, or is, none.
+
+    `trigger` names the alert that caused it, if one did. `void`: the line was written, but its change never happened.
+    """
+
+    id: str
+    time: str
+    who: str
+    action: str
+    agent: str
+    why: str
+    generation: int
+    before: Flags
+    after: Flags
+    trigger: Mapping[str, str] | None = None
+    void: bool = False
+
+
+def iso(moment: float) -> str:
+    """Unix time as the state and the log tell it: UTC, whole seconds."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def whoami() -> str:
+    """Who runs this process, as the log names them."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+class Store:
+    """The state file at `path`, the log and the lock beside it."""
+
+    def __init__(self, path: str | os.PathLike[str], *, clock: Clock = time.time) -> None:
+        self.path = Path(path)
+        self.audit_path = self.path.parent / AUDIT
+        self._clock = clock
+
+    @property
+    def now(self) -> float:
+        """The clock that stamps changes, in unix seconds."""
+        return self._clock()
+
+    def read(self) -> State:
+        """The state in force. StoreError if there is none or it is not of the shape."""
+        try:
+            return loads(self.path.read_bytes())
+        except FileNotFoundError:
+            raise StoreError(f"{self.path}: there is no state yet: agent-oncall state init makes it") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: can't be read: {error.strerror}") from error
+        except StateError as error:
+            raise StoreError(
+                f"{self.path}: {error}. Agents keep the last good state; agent-oncall state init --recover makes it "
+                "anew from the audit log"
+            ) from error
+
+    def entries(self) -> list[Entry]:
+        """The audit log, oldest first. Lines that a crash tore are left out."""
+        found: dict[str, Entry] = {}
+        for content in self._lines():
+            if "void" in content and (voided := found.get(str(content["void"]))):
+                found[voided.id] = replace(voided, void=True)
+            elif "id" in content:
+                try:
+                    entry = Entry(**content)  # type: ignore[arg-type]
+                except TypeError:
+                    continue  # a line of a later version
+                found[entry.id] = entry
+        return list(found.values())
+
+    def create(self, *, who: str, why: str) -> None:
+        """Makes an empty state where there is none. StoreError if one is there, or was by the log."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._locked():
+            if self.path.exists():
+                raise StoreError(f"{self.path}: is there already")
+            if any(not entry.void for entry in self.entries()):
+                raise StoreError(
+                    f"{self.path}: is gone, and {self.audit_path} tells what was in it: agent-oncall state init "
+                    "--recover makes it anew"
+                )
+            self._write(State(), State(), action="state init", agent="", who=who, why=why, trigger=None)
+
+    def recover(self, *, who: str, why: str) -> State:
+        """Makes the file anew from the log: every change that happened, in order."""
+        with self._locked():
+            flags: dict[str, object] = {}
+            for entry in self.entries():
+                if not entry.void:
+                    _put(flags, entry.after)
+            if not flags:
+                raise StoreError(f"{self.audit_path}: tells of no change, so there is nothing to make a state of")
+            after = _state_of(flags)
+            self._write(after, after, action="state recover", agent="", who=who, why=why, trigger=None)
+            return self.read()
+
+    def change(
+        self,
+        decide: Callable[[State], State],
+        *,
+        action: str,
+        agent: str,
+        who: str,
+        why: str,
+        trigger: Mapping[str, str] | None = None,
+    ) -> Entry | None:
+        """Replaces the state by `decide(state)`; its line in the log, or None if nothing would change.
+
+        What `decide` raises goes through, and nothing has changed then. StoreError if the result is not of the shape,
+        or can't be written.
+        """
+        with self._locked():
+            before = self.read()
+            after = decide(before)
+            if after == before:
+                return None
+            return self._write(before, after, action=action, agent=agent, who=who, why=why, trigger=trigger)
+
+    def undo(self, entry_id: str, *, who: str, why: str) -> Entry:
+        """Puts back what the change `entry_id` replaced. StoreError if something of it was changed again since."""
+
+        def back(state: State) -> State:
+            entries = {entry.id: entry for entry in self.entries()}
+            entry = entries.get(entry_id)
+            if entry is None:
+                raise StoreError(f"{entry_id}: there is no such change; agent-oncall state log lists them")
+            if entry.void or not entry.after:
+                raise StoreError(f"{entry_id}: changed nothing, so there is nothing to undo")
+            flags = _flags(state)
+            for name, value in entry.after.items():
+                if flags.get(name) != value:
+                    later = [e.id for e in entries.values() if e.generation > entry.generation and name in e.after]
+                    raise StoreError(f"{entry_id}: {name} was changed again by {', '.join(later)}: undo that first")
+            changed = dict(flags)
+            _put(changed, entry.before)
+            return replace(_state_of(changed), generation=state.generation, metadata=state.metadata)
+
+        entries = {entry.id: entry for entry in self.entries()}
+        agent = entries[entry_id].agent if entry_id in entries else ""
+        done = self.change(back, action=f"undo {entry_id}", agent=agent, who=who, why=why)
+        assert done is not None  # before and after of an entry differ
+        return done
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _write(
+        self,
+        before: State,
+        after: State,
+        *,
+        action: str,
+        agent: str,
+        who: str,
+        why: str,
+        trigger: Mapping[str, str] | None,
+    ) -> Entry:
+        log = self.entries()
+        last = log[-1] if log else None
+        if last is not None and last.generation > before.generation and not last.void and self.path.exists():
+            # Its writer was killed before the file was replaced.
+            self._append({"void": last.id, "time": iso(self.now)})
+        # Never a number twice, even if an older file was put back: agents take a smaller one for an old file.
+        generation = max(before.generation, last.generation if last else 0) + 1
+        after = replace(after, generation=generation)
+        try:
+            body = json.dumps(document(after), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            loads(body)
+        except (StateError, ValueError) as error:
+            raise StoreError(f"nothing was changed, since the state would not be valid: {error}") from error
+        old, new = _flags(before), _flags(after)
+        changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        if action == "state recover":
+            old, changed = {}, list(new)
+        entry = Entry(
+            id=f"c{generation}",
+            time=iso(self.now),
+            who=who,
+            action=action,
+            agent=agent,
+            why=why,
+            generation=generation,
+            before={name: old.get(name) for name in changed},
+            after={name: new.get(name) for name in changed},
+            trigger=trigger,
+        )
+        line = {key: getattr(entry, key) for key in Entry.__dataclass_fields__ if key != "void"}
+        self._append({key: value for key, value in line.items() if value is not None})
+        replace_file(self.path, body)
+        return entry
+
+    def _append(self, content: Mapping[str, object]) -> None:
+        line = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            handle = os.open(self.audit_path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+            try:
+                size = os.fstat(handle).st_size
+                if size and os.pread(handle, 1, size - 1) != b"\n":
+                    line = b"\n" + line  # what a crash tore stays a line of its own
+                while line:
+                    line = line[os.write(handle, line) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise StoreError(
+                f"{self.audit_path}: can't be written, so nothing was changed: {error.strerror}"
+            ) from error
+
+    def _lines(self) -> Iterator[dict[str, object]]:
+        try:
+            body = self.audit_path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"{self.audit_path}: can't be read: {error.strerror}") from error
+        for line in body.splitlines():
+            try:
+                content = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(content, dict):
+                yield content
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.path.parent / _LOCK
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+        except OSError as error:
+            raise StoreError(
+                f"{lock}: can't be opened: {error.strerror}. Is {lock.parent} the state's folder?"
+            ) from None
+        try:
+            deadline = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise StoreError(
+                            f"{lock}: another writer has held it for {_LOCK_SECONDS:g} s: `fuser {lock}` says which"
+                        ) from None
+                    time.sleep(0.005)
+            yield
+        finally:
+            os.close(handle)
+
+
+def replace_file(path: Path, body: bytes) -> None:
+    """Writes a file such that readers see the old one or the new one, after a crash too; it keeps its mode, 0600 at
+    first. StoreError if that is not possible."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            mode = _PRIVATE
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE)
+        try:
+            os.fchmod(handle, mode)
+            rest = body
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        hint = " (a file that is mounted alone can't be replaced: mount its folder)" if error.errno == 16 else ""
+        raise StoreError(f"{path}: can't be replaced: {error.strerror}{hint}") from error
+
+
+def _flags(state: State) -> dict[str, object]:
+    flags = document(state)["flags"]
+    assert isinstance(flags, dict)
+    return flags
+
+
+def _put(flags: dict[str, object], changes: Flags) -> None:
+    for name, value in changes.items():
+        if value is None:
+            flags.pop(name, None)
+        else:
+            flags[name] = value
+
+
+def _state_of(flags: Flags) -> State:
+    return parse({"metadata": {"generation": 0}, "flags": dict(flags)})
