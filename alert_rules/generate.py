@@ -1,6 +1,6 @@
 """Everything that is generated for Prometheus and Alertmanager, as text by file name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alert_rules import baseline, cost, errors, health
@@ -30,6 +30,29 @@ def alerts() -> tuple[Alert, ...]:
 def rule_files(thresholds: Thresholds, site: Site) -> dict[str, str]:
     """The rule files: name → YAML."""
     return {f"{group.name}.yml": dump({"groups": [group.document(site)]}) for group in groups(thresholds)}
+
+
+def prometheus_rules(
+    thresholds: Thresholds, site: Site, *, namespace: str | None = None, labels: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The rules for Prometheus' operator: file name → a PrometheusRule resource as YAML.
+
+    A resource a group: the operator refuses one that is larger than half a ConfigMap. `labels` are what Prometheus'
+    `ruleSelector` asks for.
+    """
+    metadata = {"namespace": namespace} if namespace else {}
+    common = {"app.kubernetes.io/name": "agent-oncall", "app.kubernetes.io/component": "rules", **(labels or {})}
+    return {
+        f"{group.name}.yml": dump(
+            {
+                "apiVersion": "monitoring.coreos.com/v1",
+                "kind": "PrometheusRule",
+                "metadata": {"name": f"agent-oncall-{group.name}", **metadata, "labels": common},
+                "spec": {"groups": [group.document(site)]},
+            }
+        )
+        for group in groups(thresholds)
+    }
 
 
 def prometheus_config(

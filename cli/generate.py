@@ -1,13 +1,23 @@
 """`agent-oncall generate`: writes dashboards, rules and routing, or says what of them is stale."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from alert_rules.generate import ALERTMANAGERS, EXPORTERS, prometheus_config, rule_files
-from alert_rules.routing import CONTROLLER_URL, SECRETS_DIR, SLACK_CHANNEL, alertmanager_config
+from alert_rules import links
+from alert_rules.generate import ALERTMANAGERS, EXPORTERS, prometheus_config, prometheus_rules, rule_files
+from alert_rules.routing import (
+    CONTROLLER_URL,
+    SECRETS_DIR,
+    SLACK_CHANNEL,
+    Receivers,
+    alertmanager_config,
+    alertmanager_fragment,
+)
 from alert_rules.rules import Site
-from alert_rules.thresholds import BadThreshold, load
+from alert_rules.thresholds import BadThreshold, Thresholds, load
 from dashboards.generate import PROMETHEUS_URL, TEMPO_URL, dashboard_files, grafana_files
 
 _EPILOG = """\
@@ -16,9 +26,25 @@ examples:
   agent-oncall generate --check
   agent-oncall generate --out /etc/agent-oncall --thresholds mine.yml \\
       --exporter oncall-1:9464 --exporter oncall-2:9464 --grafana-url https://grafana.example
+  agent-oncall generate --format prometheus-operator --namespace monitoring --label release=prometheus \\
+      | kubectl apply -f -
+  agent-oncall generate --format alertmanager-fragment --secrets-dir /run/secrets > fragment.yml
 
-Secrets are never written: Alertmanager reads the files pagerduty_routing_key and slack_api_url in --secrets-dir.
+formats:
+  files                  a folder for each server: Prometheus, Alertmanager, Grafana (the default)
+  prometheus-operator    the rules as PrometheusRule resources
+  alertmanager-fragment  route, receivers and inhibitions to add to an existing Alertmanager's configuration
+The latter two go to the standard output unless --out names a folder.
+
+Secrets are never written: Alertmanager reads the files pagerduty_routing_key, slack_api_url and controller_token in
+--secrets-dir.
+exit codes: 0 written, or with --check nothing is stale; 1 something is stale; 2 a setting can't be used (it is named)
 """
+
+_PROVISIONING = Path("provisioning")
+_HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?)=([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?|)")
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,74 +55,194 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    site = Site()
-    parser.add_argument("--out", type=Path, default=Path("provisioning"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--format", choices=sorted(_FORMATS), default="files", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {_PROVISIONING}, for --format files")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that are stale")
+    add_rule_options(parser)
+    prometheus = parser.add_argument_group("Prometheus")
+    prometheus.add_argument(
+        "--exporter", action="append", type=_host_port, metavar="HOST:PORT", help="may be given several times"
+    )
+    prometheus.add_argument(
+        "--alertmanager", action="append", type=_host_port, metavar="HOST:PORT", help="may be given several times"
+    )
+    prometheus.add_argument(
+        "--namespace", type=_namespace, metavar="NAME", help="of the PrometheusRule resources; none unless given"
+    )
+    prometheus.add_argument(
+        "--label",
+        action="append",
+        type=_label,
+        metavar="KEY=VALUE",
+        help="of the PrometheusRule resources, for Prometheus' ruleSelector; may be given several times",
+    )
+    alertmanager = parser.add_argument_group("Alertmanager")
+    alertmanager.add_argument(
+        "--secrets-dir", default=SECRETS_DIR, type=_text, metavar="DIR", help="default: %(default)s"
+    )
+    alertmanager.add_argument(
+        "--slack-channel", default=SLACK_CHANNEL, type=_text, metavar="NAME", help="default: %(default)s"
+    )
+    alertmanager.add_argument(
+        "--controller-url",
+        default=CONTROLLER_URL,
+        type=lambda text: url(text) if text else "",
+        metavar="URL",
+        help="default: %(default)s; '' for no controller",
+    )
+    switch = alertmanager.add_mutually_exclusive_group()
+    switch.add_argument("--watchdog-url", type=url, metavar="URL", help="a dead man's switch, called every minute")
+    switch.add_argument(
+        "--watchdog-url-file", type=_text, metavar="FILE", help="holds its address (Alertmanager 0.26 and later)"
+    )
+    grafana = parser.add_argument_group("Grafana")
+    grafana.add_argument(
+        "--prometheus-url", default=PROMETHEUS_URL, type=url, metavar="URL", help="default: %(default)s"
+    )
+    grafana.add_argument("--tempo-url", default=TEMPO_URL, type=url, metavar="URL", help="default: %(default)s")
+    parser.set_defaults(run=run)
+
+
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """The options that decide what the rules say; `check` takes the same."""
+    site = Site()
     parser.add_argument(
         "--thresholds", type=Path, metavar="FILE", help="YAML: agent → limit → number, over the defaults"
     )
-    parser.add_argument("--runbook-url", default=site.runbooks, metavar="URL", help="where docs/runbooks is served")
-    parser.add_argument("--grafana-url", default=site.grafana, metavar="URL", help="Grafana, as the links name it")
-    prometheus = parser.add_argument_group("Prometheus")
-    prometheus.add_argument("--exporter", action="append", metavar="HOST:PORT", help="may be given several times")
-    prometheus.add_argument("--alertmanager", action="append", metavar="HOST:PORT", help="may be given several times")
-    alertmanager = parser.add_argument_group("Alertmanager")
-    alertmanager.add_argument("--secrets-dir", default=SECRETS_DIR, metavar="DIR", help="default: %(default)s")
-    alertmanager.add_argument("--slack-channel", default=SLACK_CHANNEL, metavar="NAME", help="default: %(default)s")
-    alertmanager.add_argument(
-        "--controller-url", default=CONTROLLER_URL, metavar="URL", help="default: %(default)s; '' for no controller"
+    parser.add_argument(
+        "--runbook-url", default=site.runbooks, type=url, metavar="URL", help="where docs/runbooks is served"
     )
-    alertmanager.add_argument("--watchdog-url", metavar="URL", help="a dead man's switch, called every minute")
-    grafana = parser.add_argument_group("Grafana")
-    grafana.add_argument("--prometheus-url", default=PROMETHEUS_URL, metavar="URL", help="default: %(default)s")
-    grafana.add_argument("--tempo-url", default=TEMPO_URL, metavar="URL", help="default: %(default)s")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--grafana-url", default=site.grafana, type=url, metavar="URL", help="Grafana, as the alerts' links name it"
+    )
+    parser.add_argument(
+        "--traces-url",
+        default=site.traces,
+        type=_trace_search,
+        metavar="URL",
+        help="a trace search with {agent} in it, such as https://jaeger.example/search?service={agent}; "
+        "Tempo in Grafana's Explore unless given",
+    )
+
+
+def site(options: argparse.Namespace) -> Site:
+    """The site that `add_rule_options` asked for."""
+    return Site(runbooks=options.runbook_url, grafana=options.grafana_url, traces=options.traces_url)
 
 
 def run(options: argparse.Namespace) -> int:
     try:
-        files = _files(options)
+        files = _FORMATS[options.format](options, load(options.thresholds))
     except BadThreshold as error:
         print(f"generate: {error}", file=sys.stderr)
         return 2
-    stale = [name for name, text in files.items() if _read(options.out / name) != text]
+    out = options.out or (_PROVISIONING if options.format == "files" else None)
+    if out is None:
+        if options.check:
+            print(f"generate: --check needs --out with --format {options.format}", file=sys.stderr)
+            return 2
+        print("---\n".join(files.values()), end="")
+        return 0
+    stale = [name for name, text in files.items() if _read(out / name) != text]
     if options.check:
         for name in stale:
-            print(f"stale: {options.out / name}")
+            print(f"stale: {out / name}")
         return 1 if stale else 0
     try:
         for name in stale:
-            path = options.out / name
+            path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(files[name], encoding="utf-8")
     except OSError as error:
         print(f"generate: {error}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {len(files)} files, {len(stale)} of them written")
+    print(f"{out}: {len(files)} files, {len(stale)} of them written")
     return 0
 
 
-def _files(options: argparse.Namespace) -> dict[str, str]:
-    """Everything that is generated, by its path in the output folder. Raises BadThreshold."""
-    thresholds = load(options.thresholds)
-    site = Site(runbooks=options.runbook_url, grafana=options.grafana_url)
+def _files(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str]:
+    """Everything that servers of their own load, by its path in the output folder."""
     prometheus = prometheus_config(
         exporters=options.exporter or EXPORTERS, alertmanagers=options.alertmanager or ALERTMANAGERS
-    )
-    alertmanager = alertmanager_config(
-        secrets_dir=options.secrets_dir,
-        slack_channel=options.slack_channel,
-        controller_url=options.controller_url or None,
-        watchdog_url=options.watchdog_url,
     )
     grafana = grafana_files(prometheus_url=options.prometheus_url, tempo_url=options.tempo_url)
     return {
         "prometheus/prometheus.yml": prometheus,
-        **{f"prometheus/rules/{name}": text for name, text in rule_files(thresholds, site).items()},
-        "alertmanager/alertmanager.yml": alertmanager,
+        **{f"prometheus/rules/{name}": text for name, text in rule_files(thresholds, site(options)).items()},
+        "alertmanager/alertmanager.yml": alertmanager_config(_receivers(options)),
         **{f"grafana/{name}": text for name, text in grafana.items()},
         **{f"grafana/dashboards/{name}": text for name, text in dashboard_files(thresholds).items()},
     }
+
+
+def _operator(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str]:
+    labels = dict(options.label or ())
+    return prometheus_rules(thresholds, site(options), namespace=options.namespace, labels=labels)
+
+
+def _fragment(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str]:
+    return {"alertmanager-fragment.yml": alertmanager_fragment(_receivers(options))}
+
+
+_FORMATS = {"files": _files, "prometheus-operator": _operator, "alertmanager-fragment": _fragment}
+
+
+def _receivers(options: argparse.Namespace) -> Receivers:
+    return Receivers(
+        secrets_dir=options.secrets_dir.rstrip("/"),
+        slack_channel=options.slack_channel,
+        controller_url=options.controller_url or None,
+        watchdog_url=options.watchdog_url,
+        watchdog_url_file=options.watchdog_url_file,
+    )
+
+
+def url(text: str) -> str:
+    """A web address, for argparse. Raises ArgumentTypeError, which argparse shows with the option's name."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    # Braces would be a template to Prometheus, and are in no address.
+    if not usable or any(character.isspace() or character in '{}"<>' for character in text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a web address such as https://host:9093")
+    return text
+
+
+def _trace_search(text: str) -> str:
+    if not text:
+        return text
+    if links.AGENT not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} must have {links.AGENT} where the agent's name goes")
+    url(text.replace(links.AGENT, "agent"))
+    return text
+
+
+def _host_port(text: str) -> str:
+    parts = _HOST_PORT.fullmatch(text)
+    if not parts or not 1 <= int(parts[2]) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as exporter:9464")
+    return text
+
+
+def _namespace(text: str) -> str:
+    if not _DNS_LABEL.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a Kubernetes namespace (a-z, 0-9, -)")
+    return text
+
+
+def _label(text: str) -> tuple[str, str]:
+    parts = _LABEL.fullmatch(text)
+    if not parts:
+        raise argparse.ArgumentTypeError(f"{text!r} is no Kubernetes label KEY=VALUE, such as release=prometheus")
+    return parts[1], parts[3]
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _read(path: Path) -> str | None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alert_rules.generate import prometheus_config, rule_files
-from alert_rules.routing import alertmanager_config
+from alert_rules.routing import Receivers, alertmanager_config
 from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
 from stack.pager import ROUTING_KEY
@@ -35,7 +35,6 @@ def write(data: Path, ports: Ports, thresholds: Thresholds) -> None:
     pager = f"http://{LOOPBACK}:{ports.pager}"
     (secrets / "pagerduty_routing_key").write_text(ROUTING_KEY, encoding="utf-8")
     (secrets / "slack_api_url").write_text(f"{pager}/services/T00000000/B00000000/local", encoding="utf-8")
-    alertmanager = alertmanager_config(
-        pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(secrets), controller_url=None
-    )
+    receivers = Receivers(pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(secrets), controller_url=None)
+    alertmanager = alertmanager_config(receivers)
     (data / "alertmanager" / "alertmanager.yml").write_text(alertmanager, encoding="utf-8")

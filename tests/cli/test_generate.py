@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.main import main
 
@@ -78,12 +79,15 @@ def test_the_links_of_alerts_are_the_users(tmp_path: Path) -> None:
             "https://wiki.example/runbooks/",
             "--grafana-url",
             "https://grafana.example",
+            "--traces-url",
+            "https://jaeger.example/search?service={agent}",
         ]
     )
 
     rules = (tmp_path / "prometheus" / "rules" / "agent-cost.yml").read_text(encoding="utf-8")
     assert "runbook_url: https://wiki.example/runbooks/AgentCostAnomaly.md" in rules
     assert "dashboard_url: https://grafana.example/d/agent-oncall-overview" in rules
+    assert "https://jaeger.example/search?service={{ . | urlquery }}{{ end }}" in rules
 
 
 def test_addresses_of_ones_own_reach_the_servers_configurations(tmp_path: Path) -> None:
@@ -117,3 +121,68 @@ def test_the_files_stand_where_servers_and_users_look_for_them() -> None:
         "grafana/dashboards/overview.json",
         "grafana/datasources/agent-oncall.yml",
     } <= set(written(CHECKED_IN))
+
+
+def test_resources_for_the_operator_go_to_the_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--format", "prometheus-operator", "--namespace", "m", "--label", "release=p"]) == 0
+
+    resources = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert {resource["kind"] for resource in resources} == {"PrometheusRule"}
+    assert {resource["metadata"]["namespace"] for resource in resources} == {"m"}
+    assert {resource["metadata"]["labels"]["release"] for resource in resources} == {"p"}
+
+
+def test_resources_for_the_operator_go_to_a_folder_that_is_named(tmp_path: Path) -> None:
+    assert main(["generate", "--format", "prometheus-operator", "--out", str(tmp_path)]) == 0
+
+    assert "agent-cost.yml" in written(tmp_path)
+    assert main(["generate", "--format", "prometheus-operator", "--out", str(tmp_path), "--check"]) == 0
+
+
+def test_a_fragment_is_the_routes_receivers_and_inhibitions_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--format", "alertmanager-fragment", "--slack-channel", "#ai"]) == 0
+
+    fragment = yaml.safe_load(capsys.readouterr().out)
+    assert fragment.keys() == {"route", "inhibit_rules", "receivers"}
+    assert fragment["route"].keys() == {"routes"}
+    assert all(receiver["name"].startswith("agent-oncall-") for receiver in fragment["receivers"])
+
+
+def test_what_goes_to_the_standard_output_cannot_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--format", "alertmanager-fragment", "--check"]) == 2
+
+    assert "--check needs --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--runbook-url", "wiki/runbooks"),
+        ("--grafana-url", "grafana.example:3000"),
+        ("--grafana-url", "https://grafana.example/{{ .Values }}"),
+        ("--traces-url", "https://jaeger.example/search"),
+        ("--traces-url", "jaeger/{agent}"),
+        ("--exporter", "exporter"),
+        ("--exporter", "http://exporter:9464"),
+        ("--alertmanager", "alertmanager:99999"),
+        ("--controller-url", "controller"),
+        ("--watchdog-url", "ftp://switch"),
+        ("--prometheus-url", "http://"),
+        ("--tempo-url", "http://tempo:0"),
+        ("--secrets-dir", ""),
+        ("--slack-channel", " "),
+        ("--namespace", "My_Space"),
+        ("--label", "release"),
+        ("--label", "release=a b"),
+        ("--format", "helm"),
+    ],
+)
+def test_a_value_nobody_can_mean_is_refused_with_its_option(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["generate", "--out", str(tmp_path / "out"), option, value])
+
+    assert stopped.value.code == 2
+    assert f"argument {option}:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

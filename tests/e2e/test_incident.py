@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from alert_rules.generate import prometheus_config
-from alert_rules.routing import alertmanager_config
+from alert_rules.routing import Receivers, alertmanager_config
 from demo.fleet import Fleet
 from demo.otlp import RawSender
 from demo.play import play
@@ -159,7 +159,9 @@ def configure(data: Path, ports: Ports, dead: int) -> None:
     (secrets / "pagerduty_routing_key").write_text(ROUTING_KEY, encoding="utf-8")
     (secrets / "slack_api_url").write_text(f"{pager}/services/local", encoding="utf-8")
     (data / "alertmanager" / "alertmanager.yml").write_text(
-        alertmanager_config(pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(secrets), controller_url=None),
+        alertmanager_config(
+            Receivers(pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(secrets), controller_url=None)
+        ),
         encoding="utf-8",
     )
 
