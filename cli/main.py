@@ -23,13 +23,17 @@ COMMANDS = (
     Command("replay", "exporter", "print what recorded spans count as"),
     Command("demo", "stack", "send the spans of simulated agents"),
     Command("generate", "dashboards", "write dashboards, rules and routing"),
+    Command("check", "check", "are an existing Prometheus, Alertmanager, Grafana, agent connected and complete?"),
     Command("breaker", "controller", "open, half-open or close an agent's circuit breaker"),
     Command("rollback", "controller", "an agent back to an earlier prompt or model, to its backup provider, or off"),
+    Command("rollout", "controller", "a new version for a growing share of users, judged at each stage"),
+    Command("ab", "controller", "A/B tests: how many users, start, analyse, stop"),
     Command("prompt", "controller", "add, list and verify versions of prompts"),
     Command("model", "controller", "check that a model's name stands for one version"),
     Command("state", "controller", "the state that agents follow: make, check, show, follow it; the audit log"),
+    Command("controller", "controller", "run the controller: acts on alerts, judges rollouts, serves the state"),
 )
-_PACKAGES = ("agent_oncall", "alert_rules", "cli", "controller", "dashboards", "demo", "exporter", "stack")
+_PACKAGES = ("agent_oncall", "alert_rules", "check", "cli", "controller", "dashboards", "demo", "exporter", "stack")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -81,7 +81,7 @@ def _not_bool(value: object) -> object:
     return value
 
 
-def _expand_home(value: object) -> object:
+def expand_home(value: object) -> object:
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 
@@ -104,7 +104,7 @@ Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[int, BeforeValidator(_not_bool), Field(ge=1)]
 Size = Annotated[ByteSize, BeforeValidator(_not_bool), Field(ge=1024)]
 ListenAddress = Annotated[Address, PlainValidator(parse_address), NoDecode]
-File = Annotated[Path, BeforeValidator(_expand_home), AfterValidator(_readable)]
+File = Annotated[Path, BeforeValidator(expand_home), AfterValidator(_readable)]
 Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
 
 
@@ -237,7 +237,7 @@ class Settings(BaseSettings):
     stop_seconds: Positive = Field(
         default=5, description="How long requests in flight may take when the exporter stops."
     )
-    journal: Annotated[Path, BeforeValidator(_expand_home)] | None = Field(
+    journal: Annotated[Path, BeforeValidator(expand_home)] | None = Field(
         default=None, description="Directory that keeps what was counted over a restart; unset: in memory."
     )
     checkpoint_seconds: Positive = Field(
@@ -325,34 +325,44 @@ class Settings(BaseSettings):
 
 def load(config_file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings; `overrides` (nested like the file) is the command line's. ConfigError tells all that is wrong."""
+    return load_as(Settings, config_file, overrides)
+
+
+_Model = TypeVar("_Model", bound=BaseSettings)
+
+
+def load_as(model: type[_Model], config_file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> _Model:
+    """The settings of a process, whose `model` says the environment's prefix; see load()."""
     overrides = overrides or {}
     from_file = _read(config_file) if config_file else {}
-
-    class FromFile(Settings):
-        model_config = SettingsConfigDict(yaml_file=config_file, yaml_file_encoding="utf-8")
-
+    config = SettingsConfigDict(yaml_file=config_file, yaml_file_encoding="utf-8")
+    from_somewhere: type[_Model] = type(model.__name__, (model,), {"model_config": config, "__module__": __name__})
+    prefix = model.model_config.get("env_prefix", "")
     try:
-        return FromFile(**overrides)
+        return from_somewhere(**overrides)
     except ValidationError as invalid:
-        lines = [_explain(error, overrides, from_file, config_file) for error in invalid.errors(include_url=False)]
+        lines = [
+            _explain(error, model, overrides, from_file, config_file) for error in invalid.errors(include_url=False)
+        ]
         raise ConfigError("\n".join(lines)) from None
     except SettingsError as invalid:
         key = re.search(r'field "(\w+)"', str(invalid))
-        name = f"{ENV_PREFIX}{key[1].upper()}" if key else f"a variable {ENV_PREFIX}*"
+        name = f"{prefix}{key[1].upper()}" if key else f"a variable {prefix}*"
         raise ConfigError(f"{name}: has to be JSON, or use one variable per key, joined by __") from None
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+def unknown_variables(environment: Mapping[str, str], model: type[BaseSettings] = Settings) -> list[str]:
     """Names of variables with our prefix that set nothing: a typing mistake, or another program's.
 
     They are not refused, since Kubernetes and other programs may name variables like that.
     """
-    keys = {name.upper() for name in Settings.model_fields}
+    prefix = model.model_config.get("env_prefix", "")
+    keys = {name.upper() for name in model.model_fields}
     return sorted(
         name
         for name in environment
-        if name.upper().startswith(ENV_PREFIX)
-        and name.upper().removeprefix(ENV_PREFIX).split("__")[0] not in keys
+        if name.upper().startswith(prefix)
+        and name.upper().removeprefix(prefix).split("__")[0] not in keys
         and not _KUBERNETES.match(name)
     )
 
@@ -405,11 +415,19 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(error: Any, overrides: Mapping[str, Any], from_file: Mapping[str, Any], config_file: Path | None) -> str:
-    where = _whence(error["loc"], overrides, from_file, config_file)
+def _explain(
+    error: Any,
+    model: type[BaseSettings],
+    overrides: Mapping[str, Any],
+    from_file: Mapping[str, Any],
+    config_file: Path | None,
+) -> str:
+    where = _whence(error["loc"], model.model_config.get("env_prefix", ""), overrides, from_file, config_file)
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(re.sub(r"(?<=agents\.)[^.]+", "NAME", name), [key.name for key in keys()], n=1)
+        near = difflib.get_close_matches(
+            re.sub(r"(?<=agents\.)[^.]+", "NAME", name), [key.name for key in keys(model)], n=1
+        )
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{name}{where}: unknown key{hint}"
     message = error["msg"].removeprefix("Value error, ")
@@ -422,13 +440,17 @@ def _explain(error: Any, overrides: Mapping[str, Any], from_file: Mapping[str, A
 
 
 def _whence(
-    loc: tuple[str | int, ...], overrides: Mapping[str, Any], from_file: Mapping[str, Any], config_file: Path | None
+    loc: tuple[str | int, ...],
+    prefix: str,
+    overrides: Mapping[str, Any],
+    from_file: Mapping[str, Any],
+    config_file: Path | None,
 ) -> str:
     if _has(overrides, loc):
         return f" (--{str(loc[0]).replace('_', '-')})"
-    variable = ENV_PREFIX + "__".join(str(part) for part in loc).upper()
+    variable = prefix + "__".join(str(part) for part in loc).upper()
     for name in os.environ:
-        if variable.startswith(name.upper()) and name.upper().startswith(ENV_PREFIX):
+        if variable.startswith(name.upper()) and name.upper().startswith(prefix):
             return f" ({name})"
     return f" ({config_file})" if config_file and str(loc[0]) in from_file else ""
 

@@ -151,6 +151,18 @@ FAMILIES: tuple[Family, ...] = (
     _counter(
         "agent_controller_actions_total", ("agent", "action", "trigger"), "Actions taken on alerts.", "controller"
     ),
+    _counter(
+        "agent_controller_held_back_total",
+        ("agent", "action", "why"),
+        "Actions that alerts asked for and that were not taken: off, dry_run, confirm, agreement.",
+        "controller",
+    ),
+    _counter(
+        "agent_controller_failures_total",
+        ("action", "why"),
+        "What the controller should have done and could not, by why.",
+        "controller",
+    ),
 )
 
 BY_NAME: dict[str, Family] = {family.name: family for family in FAMILIES}
