@@ -4,7 +4,12 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 SETUP := .cache/setup.done
 
-.PHONY: up test e2e slow lint generate setup servers
+# The servers that tools/servers builds, in the variables by which anybody may name their own.
+BUILT := $(CURDIR)/.cache/servers-new/bin
+WITH_BUILT := AGENT_ONCALL_PROMETHEUS=$(BUILT)/prometheus AGENT_ONCALL_PROMTOOL=$(BUILT)/promtool \
+	AGENT_ONCALL_ALERTMANAGER=$(BUILT)/alertmanager AGENT_ONCALL_AMTOOL=$(BUILT)/amtool
+
+.PHONY: up test e2e e2e-new slow lint generate setup servers servers-new
 
 up: servers
 	@.venv/bin/agent-oncall up $(UP)
@@ -15,8 +20,15 @@ test: lint servers
 e2e: servers
 	$(PYTHON) -m pytest -m e2e
 
+# The same against the newest Prometheus and Alertmanager.
+e2e-new: servers servers-new
+	$(WITH_BUILT) $(PYTHON) -m pytest -m e2e
+
+# Where there is Go, with the newest servers as well; without, the tests that need them say so and are skipped.
 slow: servers
+	@tools/servers || true
 	$(PYTHON) -m pytest -m slow
+	@if [ -x $(BUILT)/promtool ]; then $(WITH_BUILT) $(PYTHON) -m pytest tests/alert_rules; fi
 
 lint: setup
 	$(PYTHON) -m ruff check .
@@ -34,3 +46,6 @@ $(SETUP): pyproject.toml uv.lock tools/setup
 
 servers: setup
 	@$(PYTHON) -m stack.servers
+
+servers-new: setup
+	@tools/servers

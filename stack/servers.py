@@ -1,7 +1,7 @@
-"""Finds the servers of the local stack: named by the user, on the PATH, or Debian's, unpacked into a cache.
+"""Finds the servers of the local stack: named by the user, on the PATH, Debian's, unpacked into a cache, or built here.
 
-`python -m stack.servers` gets what is missing and says what is used. Debian's packages are unpacked and not installed,
-since installing them starts both servers on every interface.
+What Debian does not have, `tools/servers` builds. `python -m stack.servers` gets what is missing and says what is used. Debian's packages are
+unpacked and not installed, since installing them starts both servers on every interface.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from stack.debian import NoPackage, unpack
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A program the stack starts or calls: its names on a PATH, and the Debian packages that hold it."""
+    """A program the stack starts or calls: its names on a PATH, and the Debian packages that hold it, if any do."""
 
     names: tuple[str, ...]
     packages: tuple[str, ...]
@@ -47,6 +47,8 @@ PROMETHEUS = Server(("prometheus",), ("prometheus", *_WEB_PAGE))
 PROMTOOL = Server(("promtool",), ("prometheus",))
 ALERTMANAGER = Server(("alertmanager", "prometheus-alertmanager"), ("prometheus-alertmanager",))
 AMTOOL = Server(("amtool",), ("prometheus-alertmanager",))
+COLLECTOR = Server(("otelcol", "otelcol-contrib"), ())
+JAEGER = Server(("jaeger", "jaeger-all-in-one"), ())
 ALL = (PROMETHEUS, PROMTOOL, ALERTMANAGER, AMTOOL)
 
 _DATA = b"/usr/share/prometheus/alertmanager"
@@ -71,7 +73,10 @@ def find(server: Server, *, environ: Mapping[str, str] = os.environ, cache: Path
         if path is None:
             raise MissingServer(f"{server.variable}={named} is not a program that can be run: correct it or unset it")
         return Path(path)
-    places = (environ.get("PATH", ""), str((cache or cache_folder()) / "usr" / "bin"))
+    cache = cache or cache_folder()
+    # What is in Debian is taken from there, so that a machine with Go and one without do the same.
+    kept = cache / "usr" / "bin" if server.packages else cache.with_name("servers-new") / "bin"
+    places = (environ.get("PATH", ""), str(kept))
     for place in places:
         for name in server.names:
             if path := shutil.which(name, path=place):
@@ -92,9 +97,10 @@ def get(
     reason = ""
     with _alone(cache):
         missing = [server for server in servers if find(server, environ=environ, cache=cache) is None]
+        packages = sorted({package for server in missing for package in server.packages})
         try:
-            if missing:
-                fetch(sorted({package for server in missing for package in server.packages}), cache)
+            if packages:
+                fetch(packages, cache)
                 _relocate_alertmanager(cache)
         except NoPackage as error:
             reason = str(error)
@@ -102,8 +108,9 @@ def get(
     for server in servers:
         path = find(server, environ=environ, cache=cache)
         if path is None:
+            how = reason if server.packages else f"Where there is Go, this builds it: tools/servers {server.names[0]}"
             raise MissingServer(
-                f"{server.names[0]} was not found on this machine. {reason}\n"
+                f"{server.names[0]} was not found on this machine. {how}\n"
                 f"Install it so that it is on the PATH, or name it: {server.variable}=/path/to/{server.names[0]}"
             )
         found[server] = path

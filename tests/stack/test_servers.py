@@ -66,3 +66,16 @@ def test_a_machine_without_apt_is_told_how_to_name_a_server(tmp_path: Path) -> N
 
     with pytest.raises(servers.MissingServer, match=r"(?s)no apt-get.*AGENT_ONCALL_PROMETHEUS=/path/to/prometheus"):
         servers.get(environ={"PATH": ""}, cache=tmp_path / "cache", fetch=fetch)
+
+
+def test_what_debian_lacks_is_found_where_it_is_built(tmp_path: Path) -> None:
+    built = program(tmp_path / "servers-new" / "bin", "otelcol")
+    assert servers.find(servers.COLLECTOR, environ={"PATH": ""}, cache=tmp_path / "servers") == built
+
+
+def test_what_debian_lacks_is_not_fetched_but_told_how_to_build(tmp_path: Path) -> None:
+    def fetch(packages: list[str], cache: Path) -> None:
+        pytest.fail(f"fetched {packages}")
+
+    with pytest.raises(servers.MissingServer, match="tools/servers otelcol"):
+        servers.get([servers.COLLECTOR], environ={"PATH": ""}, cache=tmp_path / "servers", fetch=fetch)
