@@ -177,9 +177,9 @@ def _forecast(options: argparse.Namespace, plan: Plan) -> None:
             file=sys.stderr,
         )
     print(
-        f"Over {DECIDABLE_DAYS:.0f} days; until then the verdict is `hold`, unless the canary is very bad. Larger "
-        "first stages (--stages 25,50) decide sooner; the hard triggers watch either way; rollout override goes on at your "
-        "word.",
+        f"Over {DECIDABLE_DAYS:.0f} days; until then the verdict is `hold`, unless the canary is very bad: the hard "
+        "triggers watch either way. --stages 50:0.2:1.5 would ask half of the users and rule out gross harm only; "
+        "rollout override goes on at your word.",
         file=sys.stderr,
     )
 

@@ -180,9 +180,7 @@ def earlier_versions(name: str, now: Bundle, history: Iterable[Entry]) -> list[B
     """
     stack: list[Bundle] = []
     key = f"{name}.config"
-    for entry in history:
-        if entry.void:
-            continue
+    for entry in _in_effect(history):
         for flags in (entry.before, entry.after):
             bundle = _stable(flags.get(key))
             if bundle is None:
@@ -190,12 +188,26 @@ def earlier_versions(name: str, now: Bundle, history: Iterable[Entry]) -> list[B
             if bundle in stack:
                 del stack[stack.index(bundle) + 1 :]
                 continue
-            if stack and flags is entry.after and entry.action.startswith(("rollback", "undo")):
+            if stack and flags is entry.after and entry.action.startswith("rollback"):
                 stack.pop()  # what was left was bad
             stack.append(bundle)
     if now in stack:
         del stack[stack.index(now) :]
     return stack[::-1]
+
+
+def _in_effect(history: Iterable[Entry]) -> list[Entry]:
+    """The changes that were not taken back; those that took one back are left out with it."""
+    found: list[Entry] = []
+    undone: set[str] = set()
+    for entry in reversed(list(history)):
+        if entry.void or entry.id in undone:
+            continue
+        if entry.action.startswith("undo "):
+            undone.add(entry.action.removeprefix("undo "))
+        else:
+            found.append(entry)
+    return found[::-1]
 
 
 def start_experiment(state: State, name: str, experiment: str, wanted: Experiment) -> State:

@@ -194,13 +194,12 @@ class Store:
         why: str,
         trigger: Mapping[str, str] | None,
     ) -> Entry:
-        log = self.entries()
-        last = log[-1] if log else None
-        if last is not None and last.generation > before.generation and not last.void and self.path.exists():
+        last, last_id, void = self._last()
+        if last > before.generation and not void and self.path.exists():
             # Its writer was killed before the file was replaced.
-            self._append({"void": last.id, "time": iso(self.now)})
+            self._append({"void": last_id, "time": iso(self.now)})
         # Never a number twice, even if an older file was put back: agents take a smaller one for an old file.
-        generation = max(before.generation, last.generation if last else 0) + 1
+        generation = max(before.generation, last) + 1
         after = replace(after, generation=generation)
         try:
             body = json.dumps(document(after), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -228,6 +227,16 @@ class Store:
         replace_file(self.path, body)
         return entry
 
+    def _last(self) -> tuple[int, str, bool]:
+        """Generation and id of the log's last change, and whether it is void; 0 without any."""
+        voided: set[object] = set()
+        for content in self._lines(backwards=True):
+            if "void" in content:
+                voided.add(content["void"])
+            elif isinstance(generation := content.get("generation"), int):
+                return generation, str(content.get("id")), content.get("id") in voided
+        return 0, "", False
+
     def _append(self, content: Mapping[str, object]) -> None:
         line = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         try:
@@ -246,14 +255,15 @@ class Store:
                 f"{self.audit_path}: can't be written, so nothing was changed: {error.strerror}"
             ) from error
 
-    def _lines(self) -> Iterator[dict[str, object]]:
+    def _lines(self, *, backwards: bool = False) -> Iterator[dict[str, object]]:
         try:
             body = self.audit_path.read_bytes()
         except FileNotFoundError:
             return
         except OSError as error:
             raise StoreError(f"{self.audit_path}: can't be read: {error.strerror}") from error
-        for line in body.splitlines():
+        lines = body.splitlines()
+        for line in reversed(lines) if backwards else lines:
             try:
                 content = json.loads(line)
             except ValueError:
