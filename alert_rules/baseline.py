@@ -1,37 +1,42 @@
-"""What is normal for an agent: seven days of hourly figures, recorded every quarter of an hour."""
+"""What is normal for an agent: hourly figures, recorded every quarter of an hour, and what seven days of them say."""
 
+from alert_rules.promql import BOUND, EVALUATIONS_PER_HOUR, SLOW, hours, limit, limit_by_task_type
 from alert_rules.rules import Group, Recording
-
-INTERVAL = "15m"
-EVALUATIONS_PER_HOUR = 4
 
 # Added to an agent's own errors and tasks of a week, so that the few tasks of a quiet or new agent do not pass for
 # knowledge: until there is some, one in ten is taken to fail.
 PRIOR_ERRORS, PRIOR_TASKS = 5, 50
 
+ENDED = "agent_task_type_variant_outcome:tasks_ended:increase1h"
+OUTCOMES = "agent_outcome:tasks_ended:increase1h"
 
-def held(series: str) -> str:
-    """A baseline as the other groups read it: the last figure of the last hour.
+# The limits that are a bucket's bound.
+BOUNDS = ("latency_p99_seconds", "latency_p50_seconds", "slo_latency_seconds", "slo_cost_usd")
 
-    The group is evaluated more seldom than instant queries look back (5 minutes), and after a restart of Prometheus its
-    first evaluation may be a whole interval away.
-    """
-    return f"last_over_time({series}[1h])"
-
-
-def _tasks_of_7_days(selector: str = "") -> str:
-    return f"sum_over_time(agent_outcome:tasks_ended:increase1h{selector}[7d] offset 1h) / {EVALUATIONS_PER_HOUR}"
+_TASKS_OF_7_DAYS = "agent_outcome:tasks_ended:sum7d"
 
 
 GROUP = Group(
     "agent-baseline",
     (
+        Recording("agent_task_type:seen", "group by (agent, task_type) (agent_task_cost_usd_count)"),
+        Recording(ENDED, "sum by (agent, task_type, variant, outcome) (increase(agent_tasks_total[1h]))"),
+        Recording(OUTCOMES, f"sum by (agent, outcome) ({ENDED})"),
         Recording("agent:spend_usd:increase1h", "sum by (agent) (increase(agent_spend_usd_total[1h]))"),
         Recording("agent:tasks_started:increase1h", "sum by (agent) (increase(agent_tasks_started_total[1h]))"),
-        Recording("agent_outcome:tasks_ended:increase1h", "sum by (agent, outcome) (increase(agent_tasks_total[1h]))"),
+        Recording("agent:iterations:increase1h", "sum by (agent) (increase(agent_iterations_total[1h]))"),
         Recording(
             "agent:usd_per_started_task:ratio1h",
             "agent:spend_usd:increase1h / (agent:tasks_started:increase1h >= 1)",
+        ),
+        Recording(
+            "agent:iterations_per_started_task:ratio1h",
+            "agent:iterations:increase1h / (agent:tasks_started:increase1h >= 1)",
+        ),
+        # Hours that the agent has been watched for.
+        Recording(
+            "agent:watched:hours7d",
+            f"count_over_time(agent:tasks_started:increase1h[7d] offset 1h) / {EVALUATIONS_PER_HOUR}",
         ),
         # Tasks a second. The mean of what there is: rate(x[7d]) over three hours of data would divide by seven days.
         Recording(
@@ -43,27 +48,64 @@ GROUP = Group(
             "agent:usd_per_started_task:median7d",
             "quantile_over_time(0.5, agent:usd_per_started_task:ratio1h[7d] offset 1h)",
         ),
-        # Hours with tasks in them that the median stands on.
+        Recording(
+            "agent:iterations_per_started_task:median7d",
+            "quantile_over_time(0.5, agent:iterations_per_started_task:ratio1h[7d] offset 1h)",
+        ),
+        # Hours with tasks in them that the medians stand on.
         Recording(
             "agent:usd_per_started_task:hours7d",
             f"count_over_time(agent:usd_per_started_task:ratio1h[7d] offset 1h) / {EVALUATIONS_PER_HOUR}",
         ),
+        # The dearest hour of the week: what a budget for an hour is measured by.
+        Recording("agent:spend_usd:max7d", "max_over_time(agent:spend_usd:increase1h[7d] offset 1h)"),
+        Recording(
+            "agent:spend_usd:hour_budget",
+            f"""
+            # USD an hour: the agent's own budget, or a multiple of the dearest hour of its week
+            min by (agent) (
+                label_replace({limit("hour_budget_usd")}, "bound", "budget", "", "")
+              or
+                label_replace(
+                    {limit("hour_budget_factor")} * on (agent) (agent:spend_usd:max7d > 0)
+                    > on (agent) 12 * {limit("cost_unknown_floor_usd")}
+                    and on (agent)
+                      agent:usd_per_started_task:hours7d >= 24,
+                  "bound", "week", "", ""
+                )
+            )
+            """,
+        ),
+        # How many of its tasks loop on an ordinary day: a flaky tool is no incident at an agent that lives with it.
+        Recording(
+            "agent:tasks_looping:mean7d", "avg_over_time(sum by (agent) (agent_tasks_looping)[7d:15m] offset 1h)"
+        ),
+        # The buckets that are somebody's limit, as a label `le`: 1 for each agent and task type.
+        *(
+            Recording(
+                BOUND,
+                f'count_values by (agent, task_type) ("le", {limit_by_task_type(name)})',
+                {"limit": name},
+            )
+            for name in BOUNDS
+        ),
+        Recording(_TASKS_OF_7_DAYS, hours(OUTCOMES, "7d", "1h")),
         Recording(
             "agent:error_ratio:mean7d",
             f"""
               (
                   (
-                      sum by (agent) ({_tasks_of_7_days('{outcome="error"}')})
+                      sum by (agent) ({_TASKS_OF_7_DAYS}{{outcome="error"}})
                     or
                       # an agent that never failed has no series for it
-                      sum by (agent) ({_tasks_of_7_days()}) * 0
+                      sum by (agent) ({_TASKS_OF_7_DAYS}) * 0
                   )
                 + {PRIOR_ERRORS}
               )
             /
-              (sum by (agent) ({_tasks_of_7_days()}) + {PRIOR_TASKS})
+              (sum by (agent) ({_TASKS_OF_7_DAYS}) + {PRIOR_TASKS})
             """,
         ),
     ),
-    INTERVAL,
+    SLOW,
 )

@@ -1,7 +1,6 @@
 """A1: an agent spends far more than its traffic explains, seen while the tasks still run."""
 
-from alert_rules.baseline import held
-from alert_rules.promql import limit
+from alert_rules.promql import held, limit
 from alert_rules.rules import Action, Alert, Group, Recording, Severity
 
 _USD_PER_TASK = held("agent:usd_per_started_task:median7d")
@@ -21,15 +20,9 @@ def _started(window: str) -> Recording:
     )
 
 
-def _bound(term: str, expr: str) -> Recording:
-    """USD a second below which spend is no anomaly, for one reason; the highest bound is the limit."""
-    return Recording("agent:spend_usd:bound", expr, {"term": term})
-
-
 GROUP = Group(
     "agent-cost",
     (
-        Recording("agent:seen", "group by (agent) (agent_tasks_started_total)"),
         _spend("3m"),
         _spend("5m"),
         _started("5m"),
@@ -51,46 +44,45 @@ GROUP = Group(
             """,
             {"basis": "traffic"},
         ),
-        _bound(
-            "smaller",
+        Recording(
+            "agent:spend_usd:limit",
             f"""
-            # far above both: at a launch the week is the smaller, at night the traffic
-            {limit("cost_anomaly_factor")} * on (agent) min by (agent) (agent:spend_usd:expected)
-            """,
-        ),
-        _bound(
-            "larger",
-            f"""
-            # and well above either, so that neither a launch nor a Monday morning is an anomaly
-            {limit("cost_anomaly_least_factor")} * on (agent) max by (agent) (agent:spend_usd:expected)
-            """,
-        ),
-        _bound(
-            "floor",
-            f"""
-            # small change
-            {limit("cost_anomaly_floor_usd")} / 300
-            """,
-        ),
-        _bound(
-            "unknown",
-            f"""
-            # no day of history yet: a constant for what a task may cost, and a higher floor
+            # USD a second; the highest of these bounds is the limit
             max by (agent) (
+                # far above both expectations: at a launch the week is the smaller, at night the traffic
                 label_replace(
-                  {limit("cost_anomaly_least_factor")}
-                    * on (agent) max by (agent) (agent:tasks_started:rate)
-                    * on (agent) {limit("cost_per_task_unknown_usd")},
-                  "term", "tasks", "", ""
+                  {limit("cost_anomaly_factor")} * on (agent) min by (agent) (agent:spend_usd:expected),
+                  "bound", "smaller", "", ""
                 )
               or
-                label_replace({limit("cost_unknown_floor_usd")} / 300, "term", "floor", "", "")
+                # and well above either, so that neither a launch nor a Monday morning is an anomaly
+                label_replace(
+                  {limit("cost_anomaly_least_factor")} * on (agent) max by (agent) (agent:spend_usd:expected),
+                  "bound", "larger", "", ""
+                )
+              or
+                # small change
+                label_replace({limit("cost_anomaly_floor_usd")} / 300, "bound", "floor", "", "")
+              or
+                # no day of history yet: a constant for what a task may cost, and a higher floor
+                label_replace(
+                    {limit("cost_anomaly_least_factor")}
+                      * on (agent) max by (agent) (agent:tasks_started:rate)
+                      * on (agent) {limit("cost_per_task_unknown_usd")}
+                    unless on (agent)
+                      {held("agent:usd_per_started_task:hours7d")} >= 24,
+                  "bound", "unknown", "", ""
+                )
+              or
+                label_replace(
+                    {limit("cost_unknown_floor_usd")} / 300
+                    unless on (agent)
+                      {held("agent:usd_per_started_task:hours7d")} >= 24,
+                  "bound", "unknown floor", "", ""
+                )
             )
-            unless on (agent)
-              {held("agent:usd_per_started_task:hours7d")} >= 24
             """,
         ),
-        Recording("agent:spend_usd:limit", "max by (agent) (agent:spend_usd:bound)"),
         # Multiples of the limit. Above 1 it is an anomaly, and how far above decides how long it must last.
         Recording("agent:spend_usd:excess", "agent:spend_usd:rate / on (agent) group_left () agent:spend_usd:limit"),
         Recording(
@@ -133,6 +125,10 @@ GROUP = Group(
               or
                 # little money: longer than one dear task stays within five minutes
                 min_over_time(agent:spend_usd:excess{{window="5m"}}[361s]) > 1
+              or
+                # more than an hour may cost, whatever the traffic: tasks that are cut and sent again start again
+                min_over_time(agent:spend_usd:rate{{window="5m"}}[301s]) * 3600
+                  > on (agent) {held("agent:spend_usd:hour_budget")}
             )
             unless on (agent)
               agent:backlog
@@ -143,8 +139,8 @@ GROUP = Group(
             ),
             description="""
             Spend of the last minutes is more than ten times the week's normal, and more than 4.5 times what the tasks
-            started explain. Tasks that still run are counted: look for a loop in the traces, and trip the breaker if
-            there is one.
+            started explain; or it is more than an hour of this agent may cost, whatever the traffic. Tasks that still
+            run are counted: look for a loop in the traces, and trip the breaker if there is one.
             """,
         ),
     ),

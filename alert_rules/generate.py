@@ -3,14 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alert_rules import baseline, cost, errors, health
+from alert_rules import (
+    abandon,
+    baseline,
+    cost,
+    cost_per_task,
+    errors,
+    health,
+    iterations,
+    latency,
+    loops,
+    provider,
+    rollout,
+    scores,
+    slo,
+    success,
+    tools,
+    unpriced,
+    waste,
+)
 from alert_rules.rules import Alert, Group, Site
 from alert_rules.text import dump
-from alert_rules.thresholds import Thresholds
+from alert_rules.thresholds import Thresholds, load
 from exporter.contract import SCRAPE_JOB
-
-# Each group is a file of its own name.
-GROUPS: tuple[Group, ...] = (baseline.GROUP, cost.GROUP, errors.GROUP, health.GROUP)
 
 # The services' names in Compose.
 EXPORTERS = ("exporter:9464",)
@@ -18,13 +33,34 @@ ALERTMANAGERS = ("alertmanager:9093",)
 
 
 def groups(thresholds: Thresholds) -> tuple[Group, ...]:
-    """All groups of rules, the recorded thresholds first."""
-    return (thresholds.group(), *GROUPS)
+    """All groups of rules, each a file of its own name: what is read is recorded before."""
+    return (
+        thresholds.group(),
+        baseline.GROUP,
+        cost.GROUP,
+        errors.GROUP,
+        loops.GROUP,
+        provider.GROUP,
+        latency.group(thresholds),
+        iterations.BASE,
+        iterations.GROUP,
+        success.GROUP,
+        abandon.GROUP,
+        cost_per_task.GROUP,
+        waste.GROUP,
+        unpriced.GROUP,
+        tools.GROUP,
+        scores.GROUP,
+        *slo.groups(thresholds),
+        rollout.GROUP,
+        health.GROUP,
+        health.SLOW,
+    )
 
 
 def alerts() -> tuple[Alert, ...]:
     """All alerts, in the order of their files."""
-    return tuple(rule for group in GROUPS for rule in group.rules if isinstance(rule, Alert))
+    return tuple(rule for group in groups(load()) for rule in group.rules if isinstance(rule, Alert))
 
 
 def rule_files(thresholds: Thresholds, site: Site) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The alerts on the measuring itself: an exporter that is gone, and a heartbeat whose silence is the alarm."""
+"""The alerts on the measuring itself: an exporter that is gone or hears nothing, and a heartbeat that must not stop."""
 
 from alert_rules.rules import Alert, Group, Severity
 from exporter.contract import SCRAPE_JOB
@@ -38,4 +38,47 @@ GROUP = Group(
             description="Always firing. Whoever expects it and does not hear it knows that alerts no longer arrive.",
         ),
     ),
+)
+
+SLOW = Group(
+    "agent-exporter",
+    (
+        Alert(
+            name="AgentExporterSilent",
+            requirement="ALERTS: up, but no span from anyone where there were many an hour ago",
+            severity=Severity.CHAT,
+            cause="exporter",
+            expr="""
+            # spans of the same quarter of an hour, yesterday
+            sum(increase(agent_exporter_spans_total{result="counted"}[15m] offset 1d)) > 0
+            and on ()
+              sum(increase(agent_exporter_spans_total{result="counted"}[1h] offset 15m)) > 100
+            and on ()
+              sum(increase(agent_exporter_spans_total{result="counted"}[15m])) == 0
+            """,
+            wait="5m",
+            keep_firing_for="10m",
+            summary="No agent has sent a span for 20 minutes, though the exporters are up",
+            description="""
+            The exporters answer scrapes but count nothing, where there were spans an hour ago and at this time
+            yesterday: the Collector in front of them, the network or every agent's instrumentation has stopped. No
+            other alert can fire.
+            """,
+        ),
+        Alert(
+            name="AgentSeriesLimited",
+            requirement="METRICS: values folded into other",
+            severity=Severity.DASHBOARD,
+            cause="exporter",
+            expr="sum by (label) (increase(agent_exporter_series_limited_total[1h])) > 0",
+            keep_firing_for="1h",
+            summary="The label {{ $labels.label }} has more values than it may: new ones are counted as other",
+            description="""
+            An exporter folded values of this label into `other`: their figures are right in sum, but no longer told
+            apart. Names made up by a model or holding an id are the usual reason; max_values in its config is the
+            limit.
+            """,
+        ),
+    ),
+    "5m",
 )

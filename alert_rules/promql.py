@@ -1,9 +1,93 @@
 """Pieces of PromQL that several rules share."""
 
+import re
+from collections.abc import Iterable
+
+# Groups that say what is normal, and those on slow things, are evaluated this often.
+SLOW = "15m"
+EVALUATIONS_PER_HOUR = 4
+
+
+# The buckets that are somebody's limit: see `within_bound`.
+BOUND = "agent_task_type_le:limit:bound"
+
 
 def limit(name: str) -> str:
     """The limit of this name for each agent seen: the agent's own, else the one of `agent="*"`. Labels: agent."""
     return (
-        f'(agent:limit{{name="{name}",agent!="*"}} '
+        f'(agent:limit{{name="{name}",agent!="*",task_type=""}} '
         f'or on (agent) agent:seen * on () group_left () agent:limit{{name="{name}",agent="*"}})'
     )
+
+
+def limit_by_task_type(name: str) -> str:
+    """The limit of this name for each task type seen: its own, else its agent's. Labels: agent, task_type."""
+    return (
+        f'(sum by (agent, task_type) (agent:limit{{name="{name}",task_type!=""}}) '
+        f"or on (agent, task_type) {held('agent_task_type:seen')} * on (agent) group_left () {limit(name)})"
+    )
+
+
+def held(series: str) -> str:
+    """A series of a slow group as the other groups read it: the last figure of the last hour.
+
+    The group is evaluated more seldom than instant queries look back (5 minutes), and after a restart of Prometheus its
+    first evaluation may be a whole interval away.
+    """
+    return f"last_over_time({series}[1h])"
+
+
+def hours(series: str, window: str, offset: str = "") -> str:
+    """The sum over `window` of a series that holds an hour's increase and is recorded every quarter of an hour."""
+    return f"sum_over_time({series}[{window}]{f' offset {offset}' if offset else ''}) / {EVALUATIONS_PER_HOUR}"
+
+
+def sigmas_above(share: str, expected: str, count: str, matching: str = "") -> str:
+    """Standard deviations by which `share` of `count` exceeds `expected`.
+
+    The arcsine of a proportion's root has the same spread, 1 / (2 * sqrt(n)), at every rate (Anscombe 1948): five in
+    six and five hundred in six thousand are measured alike, where the usual z-score promises too much for few.
+    """
+    return f"2 * sqrt({count}) * {matching} (asin(sqrt({share})) - {matching} asin(sqrt({expected})))"
+
+
+def bound_regex(bounds: Iterable[float]) -> str:
+    """A regular expression for these bounds in the label `le`: Prometheus 2 keeps 300, Prometheus 3 writes 300.0."""
+    texts = {text for bound in bounds for text in (f"{bound:g}", f"{float(bound)}")}
+    return "|".join(re.escape(text).replace("\\", "\\\\") for text in sorted(texts))
+
+
+def within_bound(metric: str, name: str, bounds: str, window: str) -> str:
+    """What a histogram counted up to the limit of this name: each task against the limit of its own type, by agent.
+
+    The limit is recorded as the label `le` that its bucket has, so that it can be another for each agent and type.
+    """
+    counted = f'sum by (agent, task_type, le) (increase({metric}_bucket{{le=~"{bounds}"}}[{window}]))'
+    return f"""sum by (agent) (
+        sum by (agent, task_type, le) (label_replace({counted}, "le", "$1", "le", "([0-9]+)[.]0"))
+      * on (agent, task_type, le) group_left ()
+        {held(f'{BOUND}{{limit="{name}"}}')}
+    )"""
+
+
+def usual_mean(total: str, tasks: str, median: str, most: float) -> str:
+    """What a task of a type usually takes, from 50 tasks and a day on. Labels: agent, task_type.
+
+    `total` and `tasks` are series of an hour's increase, `median` that of 7 days of hourly means. It is the median: one
+    bad night must not make the next one look normal. But where an hour holds a task or two the median of hours is too
+    low, so it is the mean as far as that is above it, and not by `most` times, which such a night would explain.
+    """
+    counted = hours(tasks, "7d", "1h")
+    return f"""
+      (
+          (sum by (agent, task_type) ({hours(total, "7d", "1h")}) / (sum by (agent, task_type) ({counted}) > 0))
+          < on (agent, task_type) {most:g} * sum by (agent, task_type) ({median})
+          > on (agent, task_type) sum by (agent, task_type) ({median})
+        or
+          sum by (agent, task_type) ({median})
+      )
+    and on (agent, task_type)
+      {counted} >= 50
+    and on (agent)
+      agent:watched:hours7d >= 24
+    """

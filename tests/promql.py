@@ -11,7 +11,10 @@ from exporter.contract import series_labels
 _PROMETHEUS = {
     "up": frozenset({"job", "instance"}),
     "ALERTS": frozenset({"alertname", "alertstate", "agent", "severity", "cause", "action", "instance", "job"}),
+    "ALERTS_FOR_STATE": frozenset({"alertname", "agent", "severity", "cause", "action", "instance", "job"}),
 }
+# A limit has a task type only where a user gave one its own.
+_LIMIT = {"agent:limit": frozenset({"name", "agent", "task_type"})}
 _SETS = ("and", "or", "unless")
 
 
@@ -21,7 +24,7 @@ class Unknown(AssertionError):
 
 def known_series(groups: Iterable[Group]) -> dict[str, frozenset[str]]:
     """Every series that an expression may read, with its labels; a rule sees what is recorded before it."""
-    known = series_labels() | _PROMETHEUS
+    known = series_labels() | _PROMETHEUS | _LIMIT
     for group in groups:
         for rule in group.rules:
             if isinstance(rule, Recording):
@@ -66,6 +69,8 @@ def _aggregated(expr: ast.AggregateExpr, known: Mapping[str, frozenset[str]]) ->
     for label in expr.modifier.labels:
         _exists(label, inner, expr)
     named = frozenset(expr.modifier.labels)
+    if str(expr.op) == "count_values":
+        return named | {expr.param.val}
     return named if expr.modifier.type == ast.AggModifierType.By else inner - named
 
 

@@ -59,7 +59,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("a: {error_rate: true}", "mine.yml.a.error_rate: True is not a ratio"),
         ("a: {cost_anomaly_factor: 0.5}", "mine.yml.a.cost_anomaly_factor: 0.5 is not a factor above 1"),
         ("a: {cost_anomaly_floor_usd: .inf}", "mine.yml.a.cost_anomaly_floor_usd: inf is not an amount in USD"),
-        ("a: {eror_rate: 0.3}", "mine.yml.a.eror_rate: no such limit; there are cost_anomaly_factor"),
+        ("a: {eror_rate: 0.3}", "mine.yml.a.eror_rate: no such limit; did you mean error_rate?"),
         ("a b: {error_rate: 0.3}", "mine.yml.a b: no agent can have this name"),
         ("a: 0.3", "mine.yml.a: must map names of limits to numbers, not 0.3"),
         ("[a, b]", "mine.yml: must map agents to limits"),

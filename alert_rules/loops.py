@@ -1,0 +1,47 @@
+"""A10: tasks that run away, seen while they run: they repeat a call, fail on one tool again and again, never end."""
+
+from alert_rules.promql import held, limit
+from alert_rules.rules import Action, Alert, Group, Recording, Severity
+
+_USUAL = f"4 * ({held('agent:tasks_looping:mean7d')} or agent:seen * 0)"
+
+GROUP = Group(
+    "agent-loops",
+    (
+        Recording("agent:tasks_looping", "sum by (agent) (agent_tasks_looping)"),
+        Alert(
+            name="AgentRunawayLoop",
+            requirement="A10",
+            severity=Severity.PAGE,
+            cause="loop",
+            action=Action.BREAKER,
+            expr=f"""
+            # tasks
+            agent:tasks_looping
+            and on (agent) (
+                # so many: at once
+                agent:tasks_looping >= on (agent)
+                  ({limit("looping_tasks_at_once")} + on (agent) {_USUAL})
+              or
+                # a few: for two minutes (a second more: Prometheus 3 leaves a range's left end out, 2 does not)
+                min_over_time(agent:tasks_looping[121s]) >= on (agent)
+                  ({limit("looping_tasks")} + on (agent) {_USUAL})
+              or
+                # one that has become dear
+                max by (agent) (agent_task_in_flight_spend_usd_max) >= on (agent) {limit("looping_task_usd")}
+                and on (agent)
+                  agent:tasks_looping > 0
+            )
+            unless on (agent)
+              agent:backlog
+            """,
+            keep_firing_for="10m",
+            summary='{{ $labels.agent }}: {{ $value | printf "%.0f" }} of its running tasks loop',
+            description="""
+            Tasks in flight call the same tool with the same arguments again and again, fail on one tool in turn after
+            turn, or have gone round far more often than this agent's tasks do. None of them fails, none of them ends:
+            look at their traces, and trip the breaker.
+            """,
+        ),
+    ),
+)

@@ -1,0 +1,147 @@
+"""Objectives of an agent, as of any service: error budgets over 28 days, how fast they burn, and what is left.
+
+Windows and burn rates are those of Google's SRE workbook (chapter 5, "Alerting on SLOs", table 5-8) for 28 days instead
+of 30: a fast burn uses 2 % of the budget in an hour or 5 % in six, and still does in a window a twelfth as long. An
+objective of 80 % can burn five times too fast at most, so what is asked for ends at nearly total failure.
+"""
+
+from alert_rules.baseline import OUTCOMES
+from alert_rules.promql import SLOW, bound_regex, held, hours, limit, within_bound
+from alert_rules.rules import Alert, Group, Recording, Severity
+from alert_rules.thresholds import Thresholds
+
+SLOS = ("success", "latency", "cost")
+_TASKS, _BAD = "agent_slo:tasks:increase1h", "agent_slo:tasks_bad:increase1h"
+_RATIO, _BURN, _OBJECTIVE = "agent:slo_bad:ratio", "agent:slo_burn_rate", "agent:slo_objective"
+
+# Multiples of the rate that uses up the budget in 28 days: 2 % of it in 1 h, 5 % in 6 h.
+_IN_1H, _IN_6H = 0.02 * 28 * 24, 0.05 * 28 * 24 / 6
+
+
+def _burns(long: str, short: str, factor: float, most: float, bad: str) -> str:
+    """Agents whose bad tasks exceed `factor` times the budget's share, or the share `most`, in both windows."""
+    share = f"clamp_max({factor:g} * (1 - {held(_OBJECTIVE)}), {most})"
+    return f"""
+      {_BURN}{{window="{long}"}}
+    and on (agent, slo)
+      last_over_time({_RATIO}{{window="{long}"}}[20m]) > on (agent, slo) group_left () {share}
+    and on (agent, slo)
+      {_RATIO}{{window="{short}"}} > on (agent, slo) group_left () {share}
+    and on (agent, slo)
+      # a few bad tasks of few are no trend
+      {bad} >= on (agent) group_left () {limit("slo_min_count")}
+    """
+
+
+def groups(thresholds: Thresholds) -> tuple[Group, Group]:
+    """The budget, and what burns it now. They read only the buckets that are an objective of somebody's."""
+    bounds = {name: bound_regex(thresholds.values(name)) for name in ("slo_latency_seconds", "slo_cost_usd")}
+
+    def good(slo: str, window: str) -> str:
+        match slo:
+            case "success":
+                return f'sum by (agent) (increase(agent_tasks_total{{outcome="success"}}[{window}]))'
+            case "latency":
+                name, metric = "slo_latency_seconds", "agent_task_duration_seconds"
+            case _:
+                name, metric = "slo_cost_usd", "agent_task_cost_usd"
+        return within_bound(metric, name, bounds[name], window)
+
+    def tasks(slo: str, window: str) -> str:
+        counted = {"success": "agent_tasks_total", "latency": "agent_task_duration_seconds_count"}
+        return f"sum by (agent) (increase({counted.get(slo, 'agent_task_cost_usd_count')}[{window}]))"
+
+    def hourly(slo: str) -> tuple[Recording, Recording]:
+        all_of_them = f"sum by (agent) ({OUTCOMES})" if slo == "success" else tasks(slo, "1h")
+        good_ones = f'sum by (agent) ({OUTCOMES}{{outcome="success"}})' if slo == "success" else good(slo, "1h")
+        return (
+            Recording(_TASKS, all_of_them, {"slo": slo}),
+            Recording(
+                _BAD,
+                f"""
+                clamp_min(
+                    sum by (agent) ({_TASKS}{{slo="{slo}"}})
+                  - on (agent)
+                    ({good_ones} or agent:seen * 0),
+                  0
+                )
+                """,
+                {"slo": slo},
+            ),
+        )
+
+    def now(slo: str, window: str) -> Recording:
+        return Recording(
+            _RATIO,
+            f"""
+            clamp_min(
+                1
+              -
+                ({good(slo, window)} or agent:seen * 0)
+              / on (agent)
+                ({tasks(slo, window)} > 0),
+              0
+            )
+            """,
+            {"slo": slo, "window": window},
+        )
+
+    budget = Group(
+        "agent-slo-budget",
+        (
+            *(rule for slo in SLOS for rule in hourly(slo)),
+            *(
+                Recording(_RATIO, f"({hours(_BAD, window)}) / ({hours(_TASKS, window)} > 0)", {"window": window})
+                for window in ("6h", "1d", "3d", "28d")
+            ),
+            Recording(_RATIO, f"{_BAD} / ({_TASKS} > 0)", {"window": "1h"}),
+            Recording(
+                _OBJECTIVE,
+                "\nor\n".join(f'label_replace({limit(f"slo_{slo}")}, "slo", "{slo}", "", "")' for slo in SLOS),
+            ),
+            Recording(
+                "agent:slo_budget_left:ratio28d",
+                f"""
+                # below zero it is overspent
+                1 - sum by (agent, slo) ({_RATIO}{{window="28d"}}) / (1 - {_OBJECTIVE})
+                """,
+            ),
+        ),
+        SLOW,
+    )
+    burn = Group(
+        "agent-slo-burn",
+        (
+            *(now(slo, window) for slo in SLOS for window in ("5m", "30m")),
+            Recording(_BURN, f"last_over_time({_RATIO}[20m]) / on (agent, slo) group_left () (1 - {held(_OBJECTIVE)})"),
+            Alert(
+                name="AgentErrorBudgetBurn",
+                requirement="SPEC 2, SLOs",
+                severity=Severity.CHAT,
+                cause="slo",
+                expr=f"""
+                # multiples of the rate that uses up the budget in 28 days
+                max by (agent, slo) (
+                  (
+                    {_burns("1h", "5m", _IN_1H, 0.8, held(_BAD))}
+                  )
+                  or
+                  (
+                    {_burns("6h", "30m", _IN_6H, 0.6, hours(_BAD, "6h"))}
+                  )
+                )
+                """,
+                keep_firing_for="15m",
+                summary=(
+                    "{{ $labels.agent }} misses its objective for {{ $labels.slo }}: the error budget burns"
+                    ' {{ $value | printf "%.0f" }} times too fast'
+                ),
+                description="""
+                At this rate 2 % of the 28 days' error budget is gone in an hour or 5 % in six, or nearly every task
+                misses the objective; and it still burns in the last minutes.
+                """,
+            ),
+        ),
+        "5m",
+    )
+    return budget, burn
