@@ -4,9 +4,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from alert_rules import links
 from alert_rules.generate import ALERTMANAGERS, EXPORTERS, prometheus_config, prometheus_rules, rule_files
 from alert_rules.routing import (
     CONTROLLER_URL,
@@ -16,9 +14,10 @@ from alert_rules.routing import (
     alertmanager_config,
     alertmanager_fragment,
 )
-from alert_rules.rules import Site
 from alert_rules.thresholds import BadThreshold, Thresholds, load
+from cli.options import add_rule_options, site, url, url_or_none
 from dashboards.generate import PROMETHEUS_URL, TEMPO_URL, dashboard_files, grafana_files
+from stack import compose
 
 _EPILOG = """\
 examples:
@@ -86,7 +85,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     alertmanager.add_argument(
         "--controller-url",
         default=CONTROLLER_URL,
-        type=lambda text: url(text) if text else "",
+        type=url_or_none,
         metavar="URL",
         help="default: %(default)s; '' for no controller",
     )
@@ -101,33 +100,6 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     grafana.add_argument("--tempo-url", default=TEMPO_URL, type=url, metavar="URL", help="default: %(default)s")
     parser.set_defaults(run=run)
-
-
-def add_rule_options(parser: argparse.ArgumentParser) -> None:
-    """The options that decide what the rules say; `check` takes the same."""
-    site = Site()
-    parser.add_argument(
-        "--thresholds", type=Path, metavar="FILE", help="YAML: agent → limit → number, over the defaults"
-    )
-    parser.add_argument(
-        "--runbook-url", default=site.runbooks, type=url, metavar="URL", help="where docs/runbooks is served"
-    )
-    parser.add_argument(
-        "--grafana-url", default=site.grafana, type=url, metavar="URL", help="Grafana, as the alerts' links name it"
-    )
-    parser.add_argument(
-        "--traces-url",
-        default=site.traces,
-        type=_trace_search,
-        metavar="URL",
-        help="a trace search with {agent} in it, such as https://jaeger.example/search?service={agent}; "
-        "Tempo in Grafana's Explore unless given",
-    )
-
-
-def site(options: argparse.Namespace) -> Site:
-    """The site that `add_rule_options` asked for."""
-    return Site(runbooks=options.runbook_url, grafana=options.grafana_url, traces=options.traces_url)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -172,6 +144,7 @@ def _files(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str
         "alertmanager/alertmanager.yml": alertmanager_config(_receivers(options)),
         **{f"grafana/{name}": text for name, text in grafana.items()},
         **{f"grafana/dashboards/{name}": text for name, text in dashboard_files(thresholds).items()},
+        **compose.files(),
     }
 
 
@@ -195,28 +168,6 @@ def _receivers(options: argparse.Namespace) -> Receivers:
         watchdog_url=options.watchdog_url,
         watchdog_url_file=options.watchdog_url_file,
     )
-
-
-def url(text: str) -> str:
-    """A web address, for argparse. Raises ArgumentTypeError, which argparse shows with the option's name."""
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    # Braces would be a template to Prometheus, and are in no address.
-    if not usable or any(character.isspace() or character in '{}"<>' for character in text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a web address such as https://host:9093")
-    return text
-
-
-def _trace_search(text: str) -> str:
-    if not text:
-        return text
-    if links.AGENT not in text:
-        raise argparse.ArgumentTypeError(f"{text!r} must have {links.AGENT} where the agent's name goes")
-    url(text.replace(links.AGENT, "agent"))
-    return text
 
 
 def _host_port(text: str) -> str:

@@ -1,0 +1,167 @@
+"""Do an Alertmanager's routes lead where the table says, and does the heartbeat arrive?"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from alert_rules.routing import INHIBIT_RULES
+from alert_rules.rules import Alert, Severity
+from check.findings import Finding, listed
+from check.routes import Branch, branches, inhibiting, matchers
+from check.server import NoAnswer, Server
+
+OLDEST = (0, 25)
+
+_AGENT = "any-agent"
+_MERGE = "merge what `agent-oncall generate --format alertmanager-fragment` writes (docs/existing-alertmanager.md)"
+
+# Who is to be told: severity → the receiver's name in what is generated, and the integration that makes another serve.
+_WANTED = {Severity.PAGE: ("pagerduty", "pagerduty_configs"), Severity.CHAT: ("slack", "slack_configs")}
+
+
+def check(server: Server, alerts: Sequence[Alert], *, acting: bool = True) -> Iterator[Finding]:
+    """Everything about this Alertmanager. Unless `acting`, no controller is in use."""
+    try:
+        status = server.json("/api/v2/status")
+    except NoAnswer as error:
+        yield Finding(f"Alertmanager: {error}", "is it running, and is this its address? (--alertmanager)")
+        return
+    version = status.get("versionInfo", {}).get("version", "")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
+        yield Finding(f"Alertmanager {version} is too old", f"update it to {OLDEST[0]}.{OLDEST[1]} or a later one")
+    else:
+        yield Finding(f"Alertmanager {version} answers at {server.url}")
+    try:
+        config = yaml.safe_load(status["config"]["original"])
+        yield from routes(config, alerts, acting=acting)
+        yield from inhibitions(config, alerts)
+    except (KeyError, ValueError, yaml.YAMLError) as error:
+        yield Finding(f"Alertmanager's configuration cannot be read: {error}", "does amtool check-config take it?")
+    yield from _heartbeat(server)
+
+
+def labels_of(alert: Alert, agent: str = _AGENT) -> dict[str, str]:
+    """The labels that routes see when the alert fires."""
+    found = {"alertname": alert.name, "severity": str(alert.severity), "cause": alert.cause, "agent": agent}
+    return {**found, "action": str(alert.action)} if alert.action else found
+
+
+def routes(config: Mapping[str, Any], alerts: Sequence[Alert], *, acting: bool = True) -> Iterator[Finding]:
+    """Evaluates the routes for every alert, and compares with the table."""
+    receivers = {receiver["name"]: receiver for receiver in config["receivers"]}
+    wrong: dict[tuple[str, str], list[str]] = {}
+    for alert in alerts:
+        taken = branches(config["route"], labels_of(alert))
+        for what, todo in _wrong(alert, taken, receivers, acting):
+            wrong.setdefault((what, todo), []).append(alert.name)
+    for (what, todo), names in wrong.items():
+        yield Finding(f"{listed(names)}: {what}", todo)
+    if not wrong:
+        yield Finding(f"routes: all {len(alerts)} alerts lead where the table says")
+
+
+def _wrong(
+    alert: Alert, taken: Sequence[Branch], receivers: Mapping[str, Mapping[str, Any]], acting: bool
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with where the alert ends, and what to do."""
+    told = {branch.receiver: receivers.get(branch.receiver, {}) for branch in taken}
+    shown = listed(told) or "nobody"
+    if wanted := _WANTED.get(alert.severity):
+        name, integration = wanted
+        serving = [one for one, config in told.items() if _is_called(one, name) or config.get(integration)]
+        if not serving:
+            yield f"{alert.severity} goes to {shown}, not to {name}", _MERGE
+        elif not any(_integrations(told[one]) for one in serving):
+            yield f"the receiver {listed(serving)} tells nobody", f"give it {integration}"
+        for branch in taken:
+            if alert.severity is Severity.PAGE and branch.receiver in serving:
+                if set(branch.group_by) != {"agent", "cause"}:
+                    by = listed(branch.group_by) or "nothing"
+                    yield (
+                        f"pages are grouped by {by}: not one incident per agent and cause",
+                        ("set group_by: [agent, cause] on the route to it"),
+                    )
+                if branch.muted:
+                    yield "pages are silent at some times of the day", "take the time intervals off the route"
+    if alert.severity is Severity.DASHBOARD and not alert.action:
+        loud = [one for one, config in told.items() if _integrations(config)]
+        if loud:
+            yield f"P3 goes to {listed(loud)}, where it is for the dashboard alone", _MERGE
+    if alert.action and acting:
+        yield from _action(taken, receivers, shown)
+
+
+def _action(
+    taken: Sequence[Branch], receivers: Mapping[str, Mapping[str, Any]], shown: str
+) -> Iterator[tuple[str, str]]:
+    controllers = [branch for branch in taken if _is_called(branch.receiver, "controller")]
+    if not controllers:
+        yield (
+            f"its action goes to {shown}, and to no controller: nothing acts by itself",
+            ("merge the route to the controller, or say --without controller where nothing is to act by itself"),
+        )
+    for branch in controllers:
+        if not receivers.get(branch.receiver, {}).get("webhook_configs"):
+            yield (
+                f"the receiver {branch.receiver} tells nobody",
+                "give it webhook_configs with the controller's address",
+            )
+        if branch.group_by != ("agent",) or branch.group_wait != "0s":
+            yield (
+                "the controller is not told at once, agent by agent",
+                ("set group_by: [agent] and group_wait: 0s on the route to it"),
+            )
+
+
+def _is_called(receiver: str, name: str) -> bool:
+    """Whether it is the generated receiver, in a whole configuration or in a fragment."""
+    return receiver in (name, f"agent-oncall-{name}")
+
+
+def _integrations(receiver: Mapping[str, Any]) -> list[str]:
+    return [key for key, value in receiver.items() if key.endswith("_configs") and value]
+
+
+def inhibitions(config: Mapping[str, Any], alerts: Sequence[Alert]) -> Iterator[Finding]:
+    """Nothing that carries an action is silenced by an alert of ours, and the generated inhibitions are there."""
+    there = config.get("inhibit_rules") or []
+    labels = [labels_of(alert) for alert in alerts]
+    hidden = [
+        (target["alertname"], source["alertname"])
+        for target in labels
+        if "action" in target
+        for source, _ in inhibiting(there, target, labels)
+    ]
+    for target, source in hidden:
+        yield Finding(
+            f"{source} inhibits {target}: the controller would not hear of its action",
+            "add the target matcher 'action = \"\"' to that inhibit rule",
+        )
+    loaded = [_normal(inhibition) for inhibition in there]
+    missing = sum(_normal(inhibition) not in loaded for inhibition in INHIBIT_RULES)
+    if missing:
+        yield Finding(f"{missing} of {len(INHIBIT_RULES)} inhibit rules are missing: one incident tells twice", _MERGE)
+    elif not hidden:
+        yield Finding(f"inhibitions: all {len(INHIBIT_RULES)} are there, and none hides an action")
+
+
+def _normal(inhibition: Mapping[str, Any]) -> tuple[frozenset[Any], ...]:
+    source, target = (matchers(inhibition, prefix) for prefix in ("source_", "target_"))
+    return frozenset(source), frozenset(target), frozenset(inhibition.get("equal") or ())
+
+
+def _heartbeat(server: Server) -> Iterator[Finding]:
+    query = [("filter", 'alertname="Watchdog"'), ("filter", 'cause="watchdog"'), ("active", "true")]
+    found = server.json("/api/v2/alerts", query)
+    if not found:
+        yield Finding(
+            "no Watchdog: nothing arrives from Prometheus",
+            "is the group agent-health loaded, and does Prometheus name this Alertmanager under alerting?",
+        )
+    elif found[0]["status"]["state"] != "active":
+        yield Finding("Watchdog is silenced or inhibited", "end what mutes it: its silence is to be the alarm")
+    else:
+        yield Finding(f"heartbeat: Watchdog arrives, and goes to {listed(r['name'] for r in found[0]['receivers'])}")

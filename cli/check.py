@@ -1,0 +1,110 @@
+"""`agent-oncall check`: are an existing Prometheus, Alertmanager, Grafana, exporter connected and complete?"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from alert_rules.generate import alerts, groups
+from alert_rules.thresholds import BadThreshold, Thresholds, load
+from check import alertmanager, others, prometheus
+from check.findings import Finding
+from check.server import Server
+from cli.options import add_rule_options, site, url, url_or_none
+
+_EPILOG = """\
+examples:
+  agent-oncall check
+      the Prometheus and the Alertmanager of this machine
+  agent-oncall check --prometheus https://prometheus.example --alertmanager https://alerts.example \\
+      --grafana https://grafana.example --grafana-token-file token --exporter http://oncall-1:9464
+  agent-oncall check --thresholds mine.yml --runbook-url https://wiki.example/runbooks
+      with the options that the rules were generated with
+  agent-oncall check --without controller --without library
+      where nothing acts by itself and no agent uses the library
+
+Nothing is changed anywhere. A line each: ok, or problem and below it what to do (docs/check.md).
+exit codes: 0 all is well, 1 there are problems, 2 a setting can't be used (it is named)
+"""
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="are an existing Prometheus, Alertmanager, Grafana, agent connected and complete?",
+        description="Asks running servers whether alerts can fire, and whether they reach those who are to hear them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    servers = parser.add_argument_group("servers")
+    servers.add_argument(
+        "--prometheus",
+        default="http://127.0.0.1:9090",
+        type=url_or_none,
+        metavar="URL",
+        help="default: %(default)s; Mimir and Thanos with the path before /api/v1; '' for none",
+    )
+    servers.add_argument(
+        "--alertmanager",
+        default="http://127.0.0.1:9093",
+        type=url_or_none,
+        metavar="URL",
+        help="default: %(default)s; '' for none",
+    )
+    servers.add_argument("--grafana", type=url, metavar="URL", help="not checked unless given")
+    servers.add_argument(
+        "--exporter", action="append", type=url, metavar="URL", help="its metrics address; may be given several times"
+    )
+    servers.add_argument("--controller", type=url, metavar="URL", help="not checked unless given")
+    for name in ("prometheus", "alertmanager", "grafana"):
+        servers.add_argument(
+            f"--{name}-token-file", type=Path, metavar="FILE", help=f"holds the bearer token that {name} asks for"
+        )
+    parser.add_argument(
+        "--without",
+        action="append",
+        choices=prometheus.COMPONENTS,
+        default=[],
+        help="is not in use, so that alerts on it cannot fire; may be given several times",
+    )
+    add_rule_options(parser.add_argument_group("rules", "as they were given to `agent-oncall generate`"))
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        thresholds = load(options.thresholds)
+        tokens = {
+            name: _token(getattr(options, f"{name}_token_file")) for name in ("prometheus", "alertmanager", "grafana")
+        }
+    except (BadThreshold, OSError) as error:
+        print(f"check: {error}", file=sys.stderr)
+        return 2
+    problems = 0
+    for finding in _findings(options, thresholds, tokens):
+        print(finding, flush=True)
+        problems += finding.is_problem
+    print(f"{problems} problem{'' if problems == 1 else 's'}" if problems else "all is well")
+    return 1 if problems else 0
+
+
+def _findings(options: argparse.Namespace, thresholds: Thresholds, tokens: dict[str, str]) -> Iterator[Finding]:
+    for address in options.exporter or ():
+        yield from others.exporter(Server(address))
+    if options.prometheus:
+        server = Server(options.prometheus, tokens["prometheus"])
+        yield from prometheus.check(server, groups(thresholds), site(options), without=options.without)
+    if options.alertmanager:
+        server = Server(options.alertmanager, tokens["alertmanager"])
+        acting = "controller" not in options.without
+        yield from alertmanager.check(server, alerts(), acting=acting)
+    if options.controller:
+        yield from others.controller(Server(options.controller))
+    if options.grafana:
+        from dashboards.generate import dashboard_files
+
+        yield from others.grafana(Server(options.grafana, tokens["grafana"]), dashboard_files(thresholds))
+
+
+def _token(file: Path | None) -> str:
+    return file.read_text(encoding="utf-8").strip() if file else ""

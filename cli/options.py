@@ -1,0 +1,62 @@
+"""Options that several commands have, and how their values are checked."""
+
+import argparse
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from alert_rules import links
+from alert_rules.rules import Site
+
+
+def add_rule_options(parser: argparse._ActionsContainer) -> None:
+    """The options that decide what the rules say."""
+    site = Site()
+    parser.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="YAML: agent → limit → number, over the defaults"
+    )
+    parser.add_argument(
+        "--runbook-url", default=site.runbooks, type=url, metavar="URL", help="where docs/runbooks is served"
+    )
+    parser.add_argument(
+        "--grafana-url", default=site.grafana, type=url, metavar="URL", help="Grafana, as the alerts' links name it"
+    )
+    parser.add_argument(
+        "--traces-url",
+        default=site.traces,
+        type=_trace_search,
+        metavar="URL",
+        help="a trace search with {agent} in it, such as https://jaeger.example/search?service={agent}; "
+        "Tempo in Grafana's Explore unless given",
+    )
+
+
+def site(options: argparse.Namespace) -> Site:
+    """The site that `add_rule_options` asked for."""
+    return Site(runbooks=options.runbook_url, grafana=options.grafana_url, traces=options.traces_url)
+
+
+def url(text: str) -> str:
+    """A web address, for argparse. Raises ArgumentTypeError, which argparse shows with the option's name."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    # Braces would be a template to Prometheus, and are in no address.
+    if not usable or any(character.isspace() or character in '{}"<>' for character in text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a web address such as https://host:9093")
+    return text
+
+
+def url_or_none(text: str) -> str:
+    """A web address, or "" for none."""
+    return url(text) if text else ""
+
+
+def _trace_search(text: str) -> str:
+    if not text:
+        return text
+    if links.AGENT not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} must have {links.AGENT} where the agent's name goes")
+    url(text.replace(links.AGENT, "agent"))
+    return text
