@@ -3,8 +3,13 @@
 import json
 from typing import Any
 
+from grafanalib import core as gl
+
+from alert_rules.rules import Site
 from alert_rules.text import dump
 from alert_rules.thresholds import Thresholds
+from dashboards.agent import agent
+from dashboards.board import HERE
 from dashboards.overview import overview
 from dashboards.schema import modern
 
@@ -13,9 +18,15 @@ PROMETHEUS_URL = "http://prometheus:9090"
 TEMPO_URL = "http://tempo:3200"
 
 
-def dashboard_files(thresholds: Thresholds) -> dict[str, str]:
+def render(dashboard: gl.Dashboard) -> str:
+    """The dashboard as JSON that Grafana 13 imports."""
+    return json.dumps(modern(dashboard), indent=2, ensure_ascii=False) + "\n"
+
+
+def dashboard_files(thresholds: Thresholds, site: Site = HERE) -> dict[str, str]:
     """The dashboards: file name → JSON."""
-    return {"overview.json": json.dumps(modern(overview(thresholds)), indent=2) + "\n"}
+    boards = {"overview": overview(thresholds, site), "agent": agent(thresholds, site)}
+    return {f"{name}.json": render(board) for name, board in boards.items()}
 
 
 def grafana_files(

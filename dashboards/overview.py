@@ -2,58 +2,164 @@
 
 from grafanalib import core as gl
 
+from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
-from dashboards.explore import traces
-from dashboards.panels import Query, bar_gauge, dashed, pie, rows, stat, steps, text, timeseries
+from dashboards import board, searches
+from dashboards.explore import link
+from dashboards.panels import (
+    Column,
+    Query,
+    above,
+    bar_gauge,
+    below,
+    by_name,
+    colours,
+    dashed,
+    lit,
+    pie,
+    stat,
+    steps,
+    table,
+    text,
+    timeseries,
+    trace_table,
+)
 
 UID = "agent-oncall-overview"
 AGENT = 'agent=~"$agent"'
+ROW_AGENT = "${__data.fields.Agent}"
+SEVERITIES = {"P1": ("P1", "red"), "P2": ("P2", "orange"), "P3": ("P3", "blue")}
+
+_EXCESS = f'agent:spend_usd:excess{{{AGENT},window="5m"}}'
+_ERRORS = f'agent:error_ratio:rate{{{AGENT},window="10m"}}'
+_IN_FLIGHT = f"agent_tasks_in_flight{{{AGENT}}}"
+_NO_RULES = "No recorded series: are the rules loaded?"
+_NO_BASELINE = "No baseline yet: it takes an hour of tasks"
 
 
-def overview(thresholds: Thresholds) -> gl.Dashboard:
+def overview(thresholds: Thresholds, site: Site = board.HERE) -> gl.Dashboard:
     """The overview of all agents, or of those chosen by the variable `agent`."""
-    return gl.Dashboard(
-        title="agent-oncall overview",
-        uid=UID,
-        description="LLM agents: health, behaviour, cost, and the traces behind them.",
-        tags=["agent-oncall"],
-        timezone="browser",
-        refresh="30s",
-        time=gl.Time("now-6h", "now"),
-        templating=gl.Templating(
-            [
-                gl.Template("prometheus_datasource", "prometheus", type="datasource", label="Prometheus data source"),
-                gl.Template("tempo_datasource", "tempo", type="datasource", label="Tempo data source"),
-                gl.Template(
-                    "agent",
-                    "label_values(agent_tasks_started_total, agent)",
-                    dataSource={"type": "prometheus", "uid": "${prometheus_datasource}"},
-                    label="Agent",
-                    multi=True,
-                    includeAll=True,
-                    allValue=".+",
-                ),
-            ]
-        ),
-        panels=rows(
-            ("Health at a glance", _health(thresholds)),
-            ("Agent behaviour", _behaviour()),
-            ("Cost breakdown", _cost()),
-            ("Trace explorer", _traces()),
-        ),
-    ).auto_panel_ids()
+    return board.board(
+        "agent-oncall overview",
+        UID,
+        "LLM agents: health, behaviour, cost, and the traces behind them.",
+        ("Health at a glance", _health(thresholds, site)),
+        ("Agent behaviour", _behaviour()),
+        ("Cost breakdown", _cost(site)),
+        ("Trace explorer", _traces()),
+        variables=[board.agent(), board.jaeger_url()],
+        site=site,
+    )
 
 
-def _health(thresholds: Thresholds) -> list[gl.Panel]:
-    error_rate = thresholds.value("error_rate")
-    failed = f'sum(agent_outcome:tasks_ended:increase{{{AGENT},window="10m",outcome="error"}})'
-    ended = f'sum(agent:tasks_ended:increase{{{AGENT},window="10m"}})'
-    duration = f"sum by (le) (rate(agent_task_duration_seconds_bucket{{{AGENT}}}[1h]))"
+def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
     return [
+        *_tiles(thresholds, site),
+        timeseries(
+            "Spend against its limit",
+            "USD an hour by agent, running tasks included, and the limit above which AgentCostAnomaly pages (dashed). "
+            "Normal is well below the dashed line; it follows traffic, so that a launch raises both. Of many agents, "
+            "the 8 nearest to their limits.",
+            Query(_highest(f'3600 * agent:spend_usd:rate{{{AGENT},window="5m"}}', _EXCESS), "{{agent}}"),
+            Query(_highest(f"3600 * agent:spend_usd:limit{{{AGENT}}}", _EXCESS), "{{agent}} limit"),
+            unit="currencyUSD",
+            width=10,
+            height=8,
+            log=True,
+            overrides=[dashed("/ limit$/", legend=False)],
+            links=[board.runbook("AgentCostAnomaly", site)],
+            no_data=_NO_RULES,
+        ),
+        _agents(thresholds),
+        _alerts(site),
+        _tools(),
+        _shortcuts(),
+        timeseries(
+            "Latency over time",
+            "P50 and P99 of the end-to-end time of ended tasks. Tasks of 30 to 60 s are normal; P99 above 5 minutes "
+            "pages. The dots are traces: a click opens one.",
+            Query(_quantile(0.5, "agent_task_duration_seconds", "$__rate_interval"), "P50"),
+            Query(_quantile(0.99, "agent_task_duration_seconds", "$__rate_interval"), "P99", exemplars=True),
+            unit="s",
+            thresholds=steps(("transparent", None), ("red", 300)),
+            overrides=colours({"P50": "blue", "P99": "orange"}),
+            links=[board.runbook("AgentLatencyP99High", site)],
+        ),
+        timeseries(
+            "Error rate by agent",
+            "Share of the tasks ended in the last 10 minutes that failed with an error; the line is where it pages. "
+            "Normal is under 5 %; an agent with few tasks jumps. Of many agents, the 8 highest.",
+            Query(_highest(_ERRORS, _ERRORS), "{{agent}}"),
+            unit="percentunit",
+            thresholds=steps(("transparent", None), ("red", thresholds.value("error_rate"))),
+            links=[board.runbook("AgentErrorRateHigh", site)],
+            no_data="No task ended in this time",
+        ),
+        timeseries(
+            "In flight and looping over time",
+            "Tasks that run, by agent, and those of them that loop (dashed). Normal follows the traffic, with no "
+            "loops. Of many agents, the 8 highest.",
+            Query(_highest(f"sum by (agent) ({_IN_FLIGHT})", _IN_FLIGHT), "{{agent}}"),
+            Query(f"sum by (agent) (agent_tasks_looping{{{AGENT}}}) > 0", "{{agent}} looping"),
+            unit="short",
+            overrides=[dashed("/ looping$/", "red")],
+            links=[board.runbook("AgentRunawayLoop", site)],
+        ),
+    ]
+
+
+def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
+    error_rate = thresholds.value("error_rate")
+    ended = f'agent:tasks_ended:increase{{{AGENT},window="10m"}}'
+    return [
+        stat(
+            "Alerts",
+            "Alerts that fire now for the chosen agents: P1 pages, P2 goes to Slack, P3 is only shown. Normal is 0.",
+            Query(_firing("P1"), "P1", now=True),
+            Query(_firing("P2|P3"), "P2, P3", now=True),
+            unit="short",
+            width=3,
+            overrides=[by_name("P1", thresholds=lit(("red", 1)))],
+            thresholds=lit(("orange", 1)),
+            background=True,
+        ),
+        stat(
+            "Spend now",
+            "USD an hour by the last 5 minutes, running tasks included, and the same as a multiple of the limit above "
+            "which it pages, for the agent that is nearest to it. Normal is under 0.5.",
+            Query(f'3600 * sum(agent:spend_usd:rate{{{AGENT},window="5m"}})', "USD an hour", now=True),
+            Query(f"max({_EXCESS})", "times its limit", now=True),
+            unit="currencyUSD",
+            width=4,
+            overrides=[
+                by_name("times its limit", unit="suffix: ×", decimals=1, thresholds=lit(("orange", 0.7), ("red", 1)))
+            ],
+            background=True,
+            links=[board.runbook("AgentCostAnomaly", site)],
+            no_data=_NO_RULES,
+        ),
+        stat(
+            "In flight",
+            "Tasks seen that have neither ended nor been given up. Normal follows the traffic.",
+            Query(f"sum(agent_tasks_in_flight{{{AGENT}}})"),
+            unit="short",
+            width=2,
+            thresholds=steps(("blue", None)),
+        ),
+        stat(
+            "Looping",
+            "Running tasks that repeat one call, fail on one tool again and again, or iterate far beyond normal. "
+            "Normal is 0.",
+            Query(f"sum(agent_tasks_looping{{{AGENT}}})", now=True),
+            unit="short",
+            width=2,
+            thresholds=lit(("orange", 1), ("red", 3)),
+            background=True,
+        ),
         stat(
             "Success rate",
             "Share of ended tasks that reached their goal, hour by hour over 7 days; the number is the last hour. "
-            "Alerts below 70 % over 7 days.",
+            "Normal is 80 to 90 %; alerts below 70 % over 7 days.",
             Query(
                 f'sum(last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT},outcome="success"}}[20m]))'
                 f" / sum(last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT}}}[20m]))"
@@ -63,207 +169,523 @@ def _health(thresholds: Thresholds) -> list[gl.Panel]:
             time_from="7d",
             points=1000,
             thresholds=steps(("red", None), ("green", 0.7)),
+            no_data="no task ended",
         ),
         stat(
             "Cost per task",
-            "USD spent in the last hour for each task started in it, running tasks included, and the median hour of "
-            "the last 7 days.",
-            Query(
-                f"sum(rate(agent_spend_usd_total{{{AGENT}}}[1h]))"
-                f" / sum(rate(agent_tasks_started_total{{{AGENT}}}[1h]))",
-                "now",
-                now=True,
-            ),
-            Query(
-                f"avg(last_over_time(agent:usd_per_started_task:median7d{{{AGENT}}}[1h]))",
-                "7-day baseline",
-                now=True,
-            ),
+            "USD spent in the last hour for each task started in it, running tasks included, and what the same tasks "
+            "cost in the median hour of the last 7 days. Normal is less than 3 times the baseline.",
+            Query(_spent_per_task(), "now", now=True),
+            Query(_usual_per_task(), "7-day baseline", now=True),
             unit="currencyUSD",
             width=4,
+            no_data=_NO_BASELINE,
         ),
         stat(
             "Latency",
-            "End-to-end time of the tasks that ended in the last hour. Normal is 30-60 s; P99 above 5 minutes pages.",
-            Query(f"histogram_quantile(0.5, {duration})", "P50", now=True),
-            Query(f"histogram_quantile(0.99, {duration})", "P99", now=True),
+            "End-to-end time of the tasks that ended in the last hour. Normal is 30 to 60 s; P99 above 5 minutes "
+            "pages.",
+            Query(_quantile(0.5, "agent_task_duration_seconds", "1h"), "P50", now=True),
+            Query(_quantile(0.99, "agent_task_duration_seconds", "1h"), "P99", now=True),
             unit="s",
-            width=4,
-            thresholds=steps(("text", None), ("red", 300)),
+            width=3,
+            decimals=0,
+            overrides=[
+                by_name("P50", thresholds=above(("red", 30))),
+                by_name("P99", thresholds=above(("red", 300))),
+            ],
+            no_data="no task ended",
         ),
         stat(
             "Error rate",
-            "Share of the tasks ended in the last 10 minutes that failed with an error. Pages above 20 %.",
-            Query(f"{failed} / ({ended} > 0)"),
+            "Share of the tasks ended in the last 10 minutes that failed with an error. Normal is under 5 %; pages "
+            "above 20 %.",
+            Query(f"sum({_ERRORS} * {ended}) / sum({ended})"),
             unit="percentunit",
             decimals=1,
-            thresholds=steps(("green", None), ("red", error_rate)),
-        ),
-        stat(
-            "Spend now",
-            "USD an hour, from the spend of the last 5 minutes, running tasks included.",
-            Query(f'3600 * sum(agent:spend_usd:rate{{{AGENT},window="5m"}})'),
-            unit="currencyUSD",
-        ),
-        stat(
-            "In flight",
-            "Tasks seen that have neither ended nor been given up.",
-            Query(f"sum(agent_tasks_in_flight{{{AGENT}}})"),
-            unit="short",
-        ),
-        stat(
-            "Looping",
-            "Running tasks that repeat one call, fail on one tool again and again, or iterate far beyond normal. "
-            "Normal is 0.",
-            Query(f"sum(agent_tasks_looping{{{AGENT}}})"),
-            unit="short",
-            width=2,
-            thresholds=steps(("green", None), ("red", 1)),
-        ),
-        stat(
-            "Alerts",
-            "Alerts that fire now for the chosen agents.",
-            Query(f'count(ALERTS{{alertstate="firing",{AGENT}}}) or vector(0)', now=True),
-            unit="short",
-            width=2,
-            thresholds=steps(("green", None), ("red", 1)),
-        ),
-        timeseries(
-            "Spend against its limit",
-            "USD an hour by agent, and the limit above which AgentCostAnomaly pages (dashed). The limit follows "
-            "traffic: a launch raises both.",
-            Query(f'3600 * agent:spend_usd:rate{{{AGENT},window="5m"}}', "{{agent}}", exemplars=True),
-            Query(f"3600 * agent:spend_usd:limit{{{AGENT}}}", "{{agent}} limit"),
-            unit="currencyUSD",
-            overrides=[dashed("/ limit$/")],
-        ),
-        timeseries(
-            "Latency over time",
-            "P50 and P99 of the end-to-end time of ended tasks.",
-            Query(
-                "histogram_quantile(0.5, sum by (le) "
-                f"(rate(agent_task_duration_seconds_bucket{{{AGENT}}}[$__rate_interval])))",
-                "P50",
-            ),
-            Query(
-                "histogram_quantile(0.99, sum by (le) "
-                f"(rate(agent_task_duration_seconds_bucket{{{AGENT}}}[$__rate_interval])))",
-                "P99",
-                exemplars=True,
-            ),
-            unit="s",
-        ),
-        timeseries(
-            "Error rate by agent",
-            "Share of the tasks ended in the last 10 minutes that failed with an error; the line is where it pages.",
-            Query(f'agent:error_ratio:rate{{{AGENT},window="10m"}}', "{{agent}}"),
-            unit="percentunit",
-            thresholds=steps(("green", None), ("red", error_rate)),
+            width=3,
+            thresholds=steps(("green", None), ("orange", error_rate / 2), ("red", error_rate)),
+            links=[board.runbook("AgentErrorRateHigh", site)],
+            no_data="no task ended",
         ),
     ]
 
 
+def _agents(thresholds: Thresholds) -> gl.Table:
+    def by_agent(expr: str) -> str:
+        return f"sum by (agent) ({expr})"
+
+    return table(
+        "Agents, the one that burns first",
+        "Each agent now. Its spend as a multiple of the limit that pages (normal is under 0.5), for how long of the "
+        "last 6 hours it has been over it, and what hangs. A click on an agent opens its dashboard, one on its loops "
+        "or its worst task opens the traces.",
+        {"agent": "Agent"},
+        Column(
+            "× limit",
+            f"max by (agent) ({_EXCESS})",
+            "none",
+            lit(("orange", 0.7), ("red", 1)),
+            cell="color-background",
+            decimals=1,
+            width=70,
+        ),
+        Column(
+            "Over it for",
+            f"60 * max by (agent) (count_over_time(({_EXCESS} > 1)[6h:1m]))",
+            "dtdurations",
+            above(("orange", 60)),
+            width=110,
+        ),
+        Column(
+            "USD/h",
+            by_agent(f'3600 * agent:spend_usd:rate{{{AGENT},window="5m"}}'),
+            "currencyUSD",
+            width=80,
+        ),
+        Column("In flight", by_agent(f"agent_tasks_in_flight{{{AGENT}}}"), "short", width=75),
+        Column(
+            "Looping",
+            by_agent(f"agent_tasks_looping{{{AGENT}}}"),
+            "short",
+            above(("orange", 1), ("red", 3)),
+            width=75,
+            links=searches.looping(ROW_AGENT).links(),
+        ),
+        Column(
+            "Worst task",
+            f"max by (agent) (agent_task_in_flight_spend_usd_max{{{AGENT}}})",
+            "currencyUSD",
+            above(("orange", 0.5), ("red", 2)),
+            width=90,
+            links=searches.costly(ROW_AGENT).links(),
+        ),
+        Column(
+            "Errors",
+            f'max by (agent) (agent:error_ratio:rate{{{AGENT},window="10m"}})',
+            "percentunit",
+            above(("red", thresholds.value("error_rate"))),
+            decimals=0,
+            width=70,
+            links=searches.failed(ROW_AGENT).links(),
+        ),
+        Column(
+            "Success 1h",
+            f'sum by (agent) (last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT},outcome="success"}}[20m]))'
+            f" / sum by (agent) (last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT}}}[20m]))",
+            "percentunit",
+            below(0.7),
+            decimals=0,
+            width=90,
+        ),
+        sort="× limit",
+        width=14,
+        height=8,
+        row_links=[board.to_agent()],
+    )
+
+
+def _alerts(site: Site) -> gl.Table:
+    runbook = f"{site.runbooks.rstrip('/')}/${{__data.fields.Alert}}.md"
+    return table(
+        "Firing alerts",
+        "What fires now, and since when. Normal is an empty table. A click on the alert opens its runbook.",
+        {"alertname": "Alert", "agent": "Agent", "severity": "Severity"},
+        Column(
+            "For",
+            "time() - max by (alertname, agent, severity) (ALERTS_FOR_STATE and on (alertname, agent, severity) "
+            f'ALERTS{{alertstate="firing",severity=~"P.",{AGENT}}})',
+            "dtdurations",
+            width=130,
+        ),
+        sort="For",
+        width=10,
+        height=6,
+        row_links=[link("Runbook", runbook)],
+        row_widths={"Severity": 75, "Agent": 150},
+        words_of={"Severity": SEVERITIES},
+        no_data="Nothing fires",
+    )
+
+
+def _tools() -> gl.Table:
+    now = f"sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT}}}[5m]))"
+    usual = f"sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT}}}[1d]))"
+    bad = f'sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT},result!="ok"}}[5m]))'
+    return table(
+        "Tools, the one called unusually often first",
+        "Tool calls of the last 5 minutes against the mean of the day before (a call in 5 minutes is added to both, "
+        "so that few calls are no news). Normal is under 5 times; a loop stands out, whether its calls fail or not. A "
+        "click on the tool opens its traces.",
+        {"tool": "Tool", "agent": "Agent"},
+        Column(
+            "× usual",
+            f"topk(8, ({now} + 1 / 300) / ({usual} + 1 / 300))",
+            "none",
+            lit(("orange", 5), ("red", 10)),
+            cell="color-background",
+            decimals=1,
+            width=75,
+        ),
+        Column("Calls/min", f"60 * {now}", "none", decimals=1, width=85),
+        Column("Failing", f"{bad} / ({now} > 0)", "percentunit", above(("orange", 0.1)), decimals=0, width=70),
+        sort="× usual",
+        width=9,
+        height=6,
+        row_links=searches.of_tool(ROW_AGENT, "${__data.fields.Tool}").links(),
+        no_data="No tool was called in the last 5 minutes",
+    )
+
+
+def _shortcuts() -> gl.Text:
+    listed = "\n".join(f"- [**{search.title}**]({search.links()[0].linkUrl})" for search in searches.all_kinds())
+    return text("Open the traces", f"{listed}\n", width=5, height=6)
+
+
 def _behaviour() -> list[gl.Panel]:
+    calls = f"agent_tool_calls_total{{{AGENT}}}"
+    called = f"sum by (tool) (increase({calls}[$__range]))"
+    missed = f'sum by (tool) (increase(agent_tool_calls_total{{{AGENT},result!="ok"}}[$__range]))'
     return [
         bar_gauge(
             "Iterations per task",
-            "Tasks ended in the time range by how many iterations they took (up to and including the number).",
+            "Tasks ended in the time range by how many iterations they took (up to and including the number). Normal "
+            "is a hump at the left; a second one at the right is tasks that go round in circles.",
             Query(
-                f"sum by (le) (increase(agent_task_iterations_bucket{{{AGENT}}}[$__range]))",
+                f"label_replace(sum by (le) (increase(agent_task_iterations_bucket{{{AGENT}}}[$__range])), "
+                '"le", "$1", "le", "(.+)[.]0")',
                 "{{le}}",
                 now=True,
                 buckets=True,
             ),
             unit="short",
+            decimals=0,
         ),
         pie(
             "Tools called most",
-            "Tool calls of the time range, by tool.",
-            Query(
-                f"topk(10, sum by (tool) (increase(agent_tool_calls_total{{{AGENT}}}[$__range])) > 0)",
-                "{{tool}}",
-                now=True,
-            ),
+            "Tool calls of the time range, by tool. Normal is the same picture as yesterday.",
+            Query(f"topk(8, {called} > 0)", "{{tool}}", now=True),
             unit="short",
         ),
         pie(
             "Tools failing most",
-            "Tool calls of the time range that failed or were called wrongly, by tool.",
-            Query(
-                f'topk(10, sum by (tool) (increase(agent_tool_calls_total{{{AGENT},result!="ok"}}[$__range])) > 0)',
-                "{{tool}}",
-                now=True,
-            ),
+            "Tool calls of the time range that failed or were called wrongly, by tool. Normal is in proportion to the "
+            "calls.",
+            Query(f"topk(8, {missed} > 0)", "{{tool}}", now=True),
             unit="short",
+            no_data="No tool call failed in this time",
         ),
         timeseries(
             "Abandoned tasks",
-            "Share of ended tasks that were abandoned: cancelled, timed out, out of iterations, or never finished. "
-            "Alerts above 15 % over 7 days.",
+            "Share of the tasks ended in the last hour that were abandoned: cancelled, timed out, out of iterations, "
+            "or never finished. Normal is under 10 %; alerts above 15 % over 7 days.",
             Query(
-                f'sum by (agent) (increase(agent_tasks_total{{{AGENT},outcome="abandoned"}}[1h]))'
-                f" / (sum by (agent) (increase(agent_tasks_total{{{AGENT}}}[1h])) > 0)",
+                "sum by (agent) (last_over_time(agent_outcome:tasks_ended:increase1h"
+                f'{{{AGENT},outcome="abandoned"}}[20m]))'
+                f" / (sum by (agent) (last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT}}}[20m])) > 0)",
                 "{{agent}}",
             ),
             unit="percentunit",
             width=6,
+            no_data="No task ended in this time",
+        ),
+        table(
+            "Tools: validity and latency",
+            "Tool calls of the last hour. Valid: all required fields there and of the right type; alerts below 90 %. "
+            "Normal is 98 % and more, and few errors.",
+            {"tool": "Tool", "agent": "Agent"},
+            Column("Calls", f"sum by (agent, tool) (increase({calls}[1h])) > 0", "short", decimals=0, width=70),
+            Column(
+                "Valid",
+                f'sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT},result!="invalid"}}[1h]))'
+                f" / (sum by (agent, tool) (rate({calls}[1h])) > 0)",
+                "percentunit",
+                steps(("red", None), ("orange", 0.9), ("green", 0.95)),
+                cell="gauge",
+                most=1,
+                decimals=0,
+            ),
+            Column(
+                "Errors",
+                f'sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT},result="error"}}[1h]))'
+                f" / (sum by (agent, tool) (rate({calls}[1h])) > 0)",
+                "percentunit",
+                above(("orange", 0.1), ("red", 0.3)),
+                decimals=1,
+                width=70,
+            ),
+            Column("P50", _tool_latency(0.5), "s", width=80),
+            Column("P99", _tool_latency(0.99), "s", width=80),
+            sort="Calls",
+            width=12,
+            height=8,
+            row_links=searches.of_tool(ROW_AGENT, "${__data.fields.Tool}").links(),
+            no_data="No tool was called in the last hour",
+        ),
+        timeseries(
+            "Latency per LLM call",
+            "P99 of one LLM call, by model, and P50 (dashed). Normal is steady; a step is the provider's, not the "
+            "agent's.",
+            Query(_quantile(0.99, "agent_iteration_duration_seconds", "$__rate_interval", "model"), "{{model}}"),
+            Query(_quantile(0.5, "agent_iteration_duration_seconds", "$__rate_interval", "model"), "{{model}} P50"),
+            unit="s",
+            width=6,
+            height=8,
+            overrides=[dashed("/ P50$/", legend=False)],
+        ),
+        timeseries(
+            "Time to first token",
+            "P99 of streaming calls, by model, and P50 (dashed). Normal is under 5 s.",
+            Query(_quantile(0.99, "agent_time_to_first_token_seconds", "$__rate_interval", "model"), "{{model}}"),
+            Query(_quantile(0.5, "agent_time_to_first_token_seconds", "$__rate_interval", "model"), "{{model}} P50"),
+            unit="s",
+            width=6,
+            height=8,
+            overrides=[dashed("/ P50$/", legend=False)],
+            no_data="No streaming call told its first token",
+        ),
+        timeseries(
+            "Refusals",
+            "Share of the LLM calls of the last hour that were answered with a refusal, by model. Normal is under 1 %.",
+            Query(
+                f"sum by (model) (rate(agent_refusals_total{{{AGENT}}}[1h]))"
+                f" / (sum by (model) (rate(agent_iterations_total{{{AGENT}}}[1h])) > 0)",
+                "{{model}}",
+            ),
+            unit="percentunit",
+        ),
+        _score(
+            "Confidence",
+            "The agents' own score of a task, 0 to 1: mean of 6 hours, and the same a week before (dashed). Normal is "
+            "both together; a shift says that the model, the prompt or the input changed.",
+            "agent_task_confidence",
+        ),
+        _score(
+            "Goal alignment",
+            "The judge's score of a task, 0 to 1: mean of 6 hours, and the same a week before (dashed). Normal is "
+            "both together.",
+            "agent_task_goal_alignment",
         ),
     ]
 
 
-def _cost() -> list[gl.Panel]:
+def _cost(site: Site) -> list[gl.Panel]:
+    range_ = "[$__range]"
     return [
         timeseries(
-            "Cost of the last hour",
-            "USD spent in the hour up to each moment, running tasks included.",
+            "Cost of an hour",
+            "USD spent in the hour up to each moment, by agent, running tasks included: its right end is now. Normal "
+            "follows the day.",
             Query(f"sum by (agent) (increase(agent_spend_usd_total{{{AGENT}}}[1h]))", "{{agent}}"),
             unit="currencyUSD",
+            width=9,
+            stacked=True,
         ),
-        stat(
-            "Cost of 24 hours",
-            "USD spent in the last 24 hours, to the last quarter of an hour.",
-            Query(f"sum(sum_over_time(agent:spend_usd:increase1h{{{AGENT}}}[1d])) / 4", now=True),
+        timeseries(
+            "Cost of a day",
+            "USD spent in the 24 hours up to each moment, by agent, over the last 8 days: its right end is now. "
+            "Normal is flat.",
+            Query(f"sum by (agent) (sum_over_time(agent:spend_usd:increase1h{{{AGENT}}}[1d])) / 4", "{{agent}}"),
             unit="currencyUSD",
-            width=4,
-            height=8,
+            width=9,
+            stacked=True,
+            time_from="8d",
+            no_data=_NO_RULES,
         ),
         pie(
             "Cost by task type",
-            "USD of the tasks that ended in the time range. A running task is not in it.",
+            "USD of the tasks that ended in the time range. A running task is not in it: its type is told at its end. "
+            "Normal is the same picture as yesterday.",
             Query(
-                f"topk(10, sum by (task_type) (increase(agent_task_cost_usd_sum{{{AGENT}}}[$__range])) > 0)",
+                f"topk(8, sum by (task_type) (increase(agent_task_cost_usd_sum{{{AGENT}}}{range_})) > 0)",
                 "{{task_type}}",
                 now=True,
             ),
             unit="currencyUSD",
         ),
+        pie(
+            "Cost by model",
+            "USD spent in the time range by model, running tasks included. Normal is the same picture as yesterday.",
+            Query(
+                f"topk(8, sum by (model) (increase(agent_spend_usd_total{{{AGENT}}}{range_})) > 0)",
+                "{{model}}",
+                now=True,
+            ),
+            unit="currencyUSD",
+            width=7,
+        ),
+        timeseries(
+            "Cost of an ended task",
+            "P50 and P99 in USD of the tasks that ended; normal is steady. A task that runs away is not in it until "
+            "it ends. The dots are traces: a click opens one.",
+            Query(_quantile(0.5, "agent_task_cost_usd", "$__rate_interval"), "P50"),
+            Query(_quantile(0.99, "agent_task_cost_usd", "$__rate_interval"), "P99", exemplars=True),
+            unit="currencyUSD",
+            width=6,
+            overrides=colours({"P50": "blue", "P99": "orange"}),
+            links=[board.runbook("AgentCostPerTaskHigh", site)],
+        ),
         timeseries(
             "Token waste",
-            "Share of all tokens that went into retries and into recovering from failed tool calls. Alerts above 30 %.",
+            "Share of the last hour's tokens that went into retries (the same call again) and into recovery (turns "
+            "spent on a failed tool call). Normal is under 10 %; alerts above 30 %.",
             Query(
-                f'sum by (purpose) (rate(agent_tokens_total{{{AGENT},purpose=~"retry|recovery"}}[$__rate_interval]))'
-                f" / on () group_left () sum(rate(agent_tokens_total{{{AGENT}}}[$__rate_interval]))",
+                f'sum by (purpose) (rate(agent_tokens_total{{{AGENT},purpose!="progress"}}[1h]))'
+                f" / on () group_left () (sum(rate(agent_tokens_total{{{AGENT}}}[1h])) > 0)",
                 "{{purpose}}",
             ),
             unit="percentunit",
             width=6,
+            stacked=True,
+            overrides=colours({"retry": "yellow", "recovery": "orange"}),
+            links=[board.runbook("AgentTokenWasteHigh", site)],
+        ),
+        table(
+            "Cost unknown",
+            "Tokens of models without a price, and calls that told no token count, in the time range: spend that no "
+            "other panel shows. Normal is an empty table.",
+            {"agent": "Agent"},
+            Column(
+                "Tokens",
+                f"sum by (agent) (increase(agent_unpriced_tokens_total{{{AGENT}}}{range_})) > 0",
+                "short",
+                above(("orange", 1)),
+                width=80,
+            ),
+            Column(
+                "Calls",
+                f"sum by (agent) (increase(agent_unmetered_calls_total{{{AGENT}}}{range_})) > 0",
+                "short",
+                above(("orange", 1)),
+                width=70,
+            ),
+            sort="Tokens",
+            width=5,
+            height=7,
+            row_links=[board.to_agent()],
+            links=[board.runbook("AgentCostUnknown", site)],
+            no_data="Every token has its price",
         ),
     ]
 
 
 def _traces() -> list[gl.Panel]:
-    of_agent = 'resource.service.name =~ "${agent:regex}"'
-    task = f'name = "agent.task" && {of_agent}'
-    links = {
-        "Failed tasks": f'{{ {task} && (status = error || span.task.status != "completed") }}',
-        "Slow tasks": f"{{ {task} && duration > 5m }}",
-        "Costly tasks": f"{{ {task} && span.task.cost_usd > 1 }}",
-        "Looping tasks": f'{{ name = "agent.iteration" && {of_agent} && span.iteration.number > 25 }}',
-    }
-    listed = "\n".join(f"- [{title}]({traces(query)})" for title, query in links.items())
+    ended = f"agent_tasks_total{{{AGENT}%s}}[$__range]"
+    not_found = "Tempo found no such trace of the chosen agents in this time"
     return [
-        text(
-            "Traces of the chosen agents and time range",
-            f"Opens in Explore, in the chosen Tempo:\n\n{listed}\n",
-        )
+        table(
+            "Tasks worth a look: a number opens their traces",
+            "Tasks of the time range by agent; looping and costly are those that run now. Normal is no loop. A click "
+            "on a number opens the search in Tempo or Jaeger.",
+            {"agent": "Agent"},
+            Column(
+                "Failed",
+                "sum by (agent) (increase(" + ended % ',outcome!="success"' + "))",
+                "short",
+                decimals=0,
+                links=searches.failed(ROW_AGENT).links(),
+            ),
+            Column(
+                f"Over {searches.SLOW_SECONDS / 60:g} min",
+                f"sum by (agent) (increase(agent_task_duration_seconds_count{{{AGENT}}}[$__range]))"
+                " - sum by (agent) (increase("
+                f'agent_task_duration_seconds_bucket{{{AGENT},le=~"300|300.0"}}[$__range]))',
+                "short",
+                decimals=0,
+                links=searches.slow(ROW_AGENT).links(),
+            ),
+            Column(
+                "Costliest now",
+                f"max by (agent) (agent_task_in_flight_spend_usd_max{{{AGENT}}})",
+                "currencyUSD",
+                links=searches.costly(ROW_AGENT).links(),
+            ),
+            Column(
+                "Looping now",
+                f"sum by (agent) (agent_tasks_looping{{{AGENT}}})",
+                "short",
+                above(("red", 1)),
+                links=searches.looping(ROW_AGENT).links(),
+            ),
+            Column(
+                "Most iterations now",
+                f"max by (agent) (agent_task_in_flight_iterations_max{{{AGENT}}})",
+                "short",
+                links=searches.looping(ROW_AGENT).links(),
+            ),
+            sort="Looping now",
+            width=24,
+            height=6,
+            row_links=[board.to_agent()],
+        ),
+        *(
+            trace_table(
+                search.title,
+                f"Traces of the chosen agents and time range that {search.means}, the latest first. Normal is a few; "
+                "a click on an id opens it.",
+                search.traceql,
+                no_data=not_found,
+            )
+            for search in searches.all_kinds()
+        ),
     ]
+
+
+# -- expressions -------------------------------------------------------------------------------------------------------
+
+
+def _highest(expr: str, rank: str) -> str:
+    """Of many agents, those whose `rank` was highest at some time of the range."""
+    return f"{expr} and on (agent) topk(8, max_over_time({rank}[$__range] @ end()))"
+
+
+def _firing(severities: str) -> str:
+    return f'count(ALERTS{{alertstate="firing",severity=~"{severities}",{AGENT}}}) or vector(0)'
+
+
+def _quantile(share: float, histogram: str, window: str, by: str = "") -> str:
+    labels = f"le, {by}" if by else "le"
+    # Without observations the quantile is NaN, which is no answer.
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket{{{AGENT}}}[{window}]))) >= 0"
+
+
+def _tool_latency(share: float) -> str:
+    return (
+        f"histogram_quantile({share}, sum by (le, agent, tool) "
+        f"(rate(agent_tool_duration_seconds_bucket{{{AGENT}}}[1h]))) >= 0"
+    )
+
+
+def _spent_per_task() -> str:
+    return (
+        f"sum(increase(agent_spend_usd_total{{{AGENT}}}[1h]))"
+        f" / (sum(increase(agent_tasks_started_total{{{AGENT}}}[1h])) > 0)"
+    )
+
+
+def _usual_per_task() -> str:
+    """Each agent's median, weighted by the tasks that it starts now."""
+    return (
+        f'sum(agent:spend_usd:expected{{{AGENT},basis="traffic"}})'
+        f" / (sum(max by (agent) (agent:tasks_started:rate{{{AGENT}}})) > 0)"
+    )
+
+
+def _score(title: str, description: str, histogram: str) -> gl.TimeSeries:
+    def mean(offset: str = "") -> str:
+        return (
+            f"sum by (agent) (rate({histogram}_sum{{{AGENT}}}[6h]{offset}))"
+            f" / (sum by (agent) (rate({histogram}_count{{{AGENT}}}[6h]{offset})) > 0)"
+        )
+
+    return timeseries(
+        title,
+        description,
+        Query(mean(), "{{agent}}"),
+        Query(mean(" offset 1w"), "{{agent}} a week before"),
+        unit="percentunit",
+        least=0.5,
+        most=1,
+        overrides=[dashed("/ a week before$/", legend=False)],
+        no_data="No task was scored in this time",
+    )

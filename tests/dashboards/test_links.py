@@ -1,0 +1,82 @@
+"""Links out of the dashboards: to traces in Explore and Jaeger, to runbooks, to each other."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from tests.dashboards.boards import BOARDS, panels, strings
+
+ROOT_RELATIVE_DASHBOARD = re.compile(r"^/d/([\w-]+)\?")
+
+
+def urls(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("url"), str) and node["url"]:
+            yield node["url"]
+        for value in node.values():
+            yield from urls(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from urls(item)
+    elif isinstance(node, str):
+        yield from re.findall(r"\]\(([^)]+)\)", node)
+
+
+ALL = sorted({url for board in BOARDS.values() for url in urls(board)})
+TO_EXPLORE = [url for url in ALL if url.startswith("/explore")]
+TO_JAEGER = [url for url in ALL if url.startswith("${jaeger_url}")]
+TO_DASHBOARDS = [url for url in ALL if url.startswith("/d/")]
+
+
+@pytest.mark.parametrize("url", TO_EXPLORE)
+def test_a_link_to_explore_is_a_valid_pane_after_grafana_decoded_it_once(url: str) -> None:
+    query = urlsplit(unquote(url)).query
+    parts = parse_qs(query)
+
+    (pane,) = json.loads(parts["panes"][0]).values()
+    assert parts["schemaVersion"] == ["1"]
+    assert pane["datasource"] == "${tempo_datasource}"
+    assert pane["range"] == {"from": "${__from}", "to": "${__to}"}
+    assert pane["queries"][0]["queryType"] == "traceql"
+    assert pane["queries"][0]["query"].startswith(("{", "("))
+
+
+@pytest.mark.parametrize("url", TO_JAEGER)
+def test_a_link_to_jaeger_is_a_search_in_the_dashboards_time_range(url: str) -> None:
+    parts = parse_qs(urlsplit(url).query)
+
+    assert parts["start"] == ["${__from}000"]
+    assert parts["end"] == ["${__to}000"]
+    assert parts["service"]
+    json.loads(parts.get("tags", ["{}"])[0])
+
+
+def test_there_are_links_of_both_kinds() -> None:
+    assert TO_EXPLORE
+    assert TO_JAEGER
+
+
+@pytest.mark.parametrize("url", TO_DASHBOARDS)
+def test_a_link_to_a_dashboard_leads_to_one_that_exists(url: str) -> None:
+    match = ROOT_RELATIVE_DASHBOARD.match(url)
+
+    assert match
+    assert match[1] in {board["uid"] for board in BOARDS.values()}
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
+def test_every_variable_in_a_link_or_query_is_defined(board: dict[str, Any]) -> None:
+    defined = {variable["name"] for variable in board["templating"]["list"]}
+    used = {
+        name
+        for panel in panels(board)
+        for text in strings(panel)
+        for name in re.findall(r"\$\{?([a-z]\w*)", text)
+        if not name.startswith("__")
+    }
+
+    assert used <= defined
