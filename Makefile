@@ -9,7 +9,7 @@ BUILT := $(CURDIR)/.cache/servers-new/bin
 WITH_BUILT := AGENT_ONCALL_PROMETHEUS=$(BUILT)/prometheus AGENT_ONCALL_PROMTOOL=$(BUILT)/promtool \
 	AGENT_ONCALL_ALERTMANAGER=$(BUILT)/alertmanager AGENT_ONCALL_AMTOOL=$(BUILT)/amtool
 
-.PHONY: up test e2e e2e-new slow lint generate setup servers servers-new
+.PHONY: up test e2e e2e-new slow lint generate setup servers servers-new secrets
 
 up: servers
 	@.venv/bin/agent-oncall up $(UP)
@@ -49,3 +49,7 @@ servers: setup
 
 servers-new: setup
 	@tools/servers
+
+# What docker-compose.yml needs beside itself.
+secrets: setup
+	@$(PYTHON) -m stack.credentials

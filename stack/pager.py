@@ -84,12 +84,12 @@ class Pager:
         )
         return application
 
-    async def serve(self, port: int) -> "Serving":
-        """Listens on the loopback interface alone. Port 0 takes a free one. Raises OSError when it is taken."""
+    async def serve(self, port: int, host: str = LOOPBACK) -> "Serving":
+        """Listens on the loopback interface, unless told otherwise. Port 0 takes a free one. Raises OSError."""
         runner = web.AppRunner(self.application(), access_log=None)
         await runner.setup()
         try:
-            await web.TCPSite(runner, LOOPBACK, port).start()
+            await web.TCPSite(runner, host, port).start()
         except OSError:
             await runner.cleanup()
             raise
@@ -247,14 +247,16 @@ pre{{white-space:pre-wrap;margin:.3em 0}}</style>
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A local stand-in for PagerDuty and Slack, for Alertmanager to call.")
-    parser.add_argument("--port", type=int, default=9095, help=f"port on {LOOPBACK}; 0 takes a free one")
-    asyncio.run(_run(parser.parse_args().port))
+    parser.add_argument("--port", type=int, default=9095, help="0 takes a free one; default: %(default)s")
+    parser.add_argument("--host", default=LOOPBACK, help="where to listen; default: %(default)s")
+    options = parser.parse_args()
+    asyncio.run(_run(options.port, options.host))
 
 
-async def _run(port: int) -> None:
+async def _run(port: int, host: str) -> None:
     pager = Pager(on_message=lambda m: print(f"{m.service} {m.action} {m.severity}: {m.summary}", flush=True))
-    serving = await pager.serve(port)
-    print(f"pager: http://{LOOPBACK}:{serving.port}", flush=True)
+    serving = await pager.serve(port, host)
+    print(f"pager: http://{host}:{serving.port}", flush=True)
     await asyncio.Event().wait()
 
 

@@ -1,7 +1,7 @@
 """Finds the servers of the local stack: named by the user, on the PATH, Debian's, unpacked into a cache, or built here.
 
-What Debian does not have, `tools/servers` builds. `python -m stack.servers` gets what is missing and says what is used. Debian's packages are
-unpacked and not installed, since installing them starts both servers on every interface.
+What Debian does not have, `tools/servers` builds. `python -m stack.servers` gets what is missing and says what is used.
+Debian's packages are unpacked and not installed, since installing them starts both servers on every interface.
 """
 
 import fcntl
