@@ -13,7 +13,8 @@ GROUP = Group(
             name="AgentRunawayLoop",
             requirement="A10",
             severity=Severity.PAGE,
-            cause="loop",
+            # one incident with AgentCostAnomaly
+            cause="cost",
             action=Action.BREAKER,
             expr=f"""
             # tasks

@@ -34,7 +34,8 @@ GROUP = Group(
             name="AgentProviderOutage",
             requirement="A11",
             severity=Severity.PAGE,
-            cause="provider",
+            # one incident with AgentErrorRateHigh, which it inhibits
+            cause="errors",
             action=Action.PROVIDER,
             expr=f"""
             max by (agent, model) (
