@@ -127,7 +127,7 @@ GROUP = Group(
                 min_over_time(agent:spend_usd:excess{{window="5m"}}[361s]) > 1
               or
                 # more than an hour may cost, whatever the traffic: tasks that are cut and sent again start again
-                min_over_time(agent:spend_usd:rate{{window="5m"}}[301s]) * 3600
+                min_over_time(agent:spend_usd:rate{{window="5m"}}[121s]) * 3600
                   > on (agent) {held("agent:spend_usd:hour_budget")}
             )
             unless on (agent)

@@ -13,12 +13,20 @@ _WEEK = "agent_task_type_outcome:tasks_ended:sum7d"
 def _fallen(drop: str) -> str:
     least = f"agent_variant:success_ratio:expected * on (agent) group_left () (1 - {limit(drop)})"
     surprise = sigmas_above(least, "agent_variant:success_ratio:rate", "agent_variant:tasks_judged:increase")
+    unlike = sigmas_above(
+        "agent_variant:success_ratio:expected",
+        "agent_variant:success_ratio:rate",
+        "agent_variant:tasks_judged:increase",
+    )
     return f"""
     min by (agent, variant) (
         agent_variant:success_ratio:rate
       and
         # further below than chance explains
         {surprise} > on (agent) group_left () {limit("success_sigmas")}
+      and
+        # unlike this agent
+        {unlike} > on (agent) group_left () {limit("success_sigmas_own")}
       and
         agent_variant:tasks_judged:increase >= on (agent) group_left () {limit("success_min_count")}
       unless on (agent, variant, window) (
