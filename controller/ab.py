@@ -46,7 +46,7 @@ def size(
     """What one arm needs to find a success rate of `base` + `difference` (absolute), two-sided.
 
     The usual formula with the pooled variance under "no difference" (Fleiss, Statistical Methods for Rates and
-    Proportions, 4.14), as statsmodels' `samplesize_proportions_2indep_onetail` with half of alpha. `correlation` is
+    Proportions, 4.14), as statsmodels' `samplesize_proportions_2indep_onetail`. `correlation` is
     that of one user's tasks; `tasks_variation` the standard deviation of tasks a user over their mean. ValueError says
     what is out of range.
     """

@@ -39,7 +39,13 @@ class Judge:
             )
             return Verdict(Decision.NO_DATA, (why,))
         return judge(
-            sums, guard=stage.guard, limits=self._limits, hours=hours, hold_hours=rollout.plan.hold_hours, look=look
+            sums,
+            guard=stage.guard,
+            limits=self._limits,
+            hours=hours,
+            hold_hours=rollout.plan.hold_hours,
+            look=look,
+            look_hours=rollout.plan.look_hours,
         )
 
     def _look(self, rollout: Rollout, hours: float) -> Sums | None:

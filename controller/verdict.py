@@ -140,7 +140,7 @@ class Measured:
 class Verdict:
     """What to do, and why. `tasks` are the canary's; `missing` is how many more of them are needed, if more would help.
 
-    `hard` says that a hard trigger was met. `missing_hours` counts the wait for the next look as well.
+    `hard` says that a hard trigger was met. `missing_hours` lasts until the look after that.
     """
 
     decision: Decision
@@ -232,12 +232,21 @@ def measure_cost(sums: Sums) -> tuple[Measured | None, float]:
     return Measured("cost per task", mean_stable, spent / canary_tasks, ratio - 1, standard_error), compared
 
 
-def judge(now: Sums, *, guard: Guard, limits: Limits, hours: float, hold_hours: float, look: Sums | None) -> Verdict:
+def judge(
+    now: Sums,
+    *,
+    guard: Guard,
+    limits: Limits,
+    hours: float,
+    hold_hours: float,
+    look: Sums | None,
+    look_hours: float = 24.0,
+) -> Verdict:
     """The verdict on a stage that has run for `hours`.
 
-    Harm counts at every moment (`now`). That all is well is asked once a day only (`look`: the sums at the end of the
-    last whole day since the stage began, from `hold_hours` on; None before): with each further look at a point estimate
-    a canary that is exactly as bad as allowed gets another chance.
+    Harm counts at every moment (`now`). That all is well is asked every `look_hours` only, from `hold_hours` on
+    (`look`: the sums at the last such moment; None before): with each further look at a point estimate a canary that is
+    exactly as bad as allowed gets another chance.
     """
     tasks = sum(_started(now.canary))
     success = measure_success(now)
@@ -282,12 +291,12 @@ def judge(now: Sums, *, guard: Guard, limits: Limits, hours: float, hold_hours: 
     else:
         doubts, stretch = _doubts(now, guard, limits)
         reasons.extend(f"so far: {doubt}" for doubt in doubts)
-    wait = max(hold_hours - hours, 0.0)
     if stretch is None:
         return verdict(Decision.HOLD, *reasons)
     missing = max(tasks * (stretch - 1), 0.0)
+    looks = max(math.ceil((hours * stretch - hold_hours) / look_hours), 0)
     return verdict(
-        Decision.HOLD, *reasons, missing=missing or None, missing_hours=max(wait, hours * (stretch - 1)) or None
+        Decision.HOLD, *reasons, missing=missing or None, missing_hours=hold_hours + looks * look_hours - hours
     )
 
 

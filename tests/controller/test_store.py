@@ -193,7 +193,7 @@ def test_a_log_that_can_not_be_written_stops_the_change(tmp_path: Path) -> None:
     before = store.path.read_bytes()
     store.audit_path.unlink()
     store.audit_path.mkdir()
-    with pytest.raises(StoreError, match="audit.jsonl: "):
+    with pytest.raises(StoreError, match="audit"):
         open_breaker(store)
     assert store.path.read_bytes() == before
 
