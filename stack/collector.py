@@ -108,7 +108,8 @@ def _certain(address: str) -> dict[str, Any]:
             "storage": "file_storage",
             "sizer": "bytes",
             "queue_size": QUEUE_BYTES,
-            "num_consumers": 2,
+            # One after the other: so spans keep their order, children before the task that ends with them.
+            "num_consumers": 1,
             "batch": {"sizer": "bytes", "flush_timeout": "200ms", "min_size": 100_000, "max_size": 4_000_000},
         },
     }
