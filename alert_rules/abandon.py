@@ -1,7 +1,7 @@
 """M2, A8: tasks that nobody waits for the end of, or that never end."""
 
 from alert_rules.baseline import OUTCOMES
-from alert_rules.promql import SLOW, hours, limit, sigmas_above
+from alert_rules.promql import SLOW, held, hours, limit, sigmas_above
 from alert_rules.rules import Alert, Group, Recording, Severity
 
 _ABANDONED = OUTCOMES + '{outcome="abandoned"}'
@@ -64,7 +64,7 @@ GROUP = Group(
                 )
             } > 2
             and on (agent)
-              agent:watched:hours7d >= 24
+              {held("agent:watched:hours7d")} >= 24
             """,
             keep_firing_for="6h",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of a week's tasks were abandoned",

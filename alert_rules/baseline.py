@@ -67,8 +67,14 @@ GROUP = Group(
                 label_replace({limit("hour_budget_usd")}, "bound", "budget", "", "")
               or
                 label_replace(
-                    {limit("hour_budget_factor")} * on (agent) (agent:spend_usd:max7d > 0)
-                    > on (agent) 12 * {limit("cost_unknown_floor_usd")}
+                    max by (agent) (
+                        label_replace(
+                          {limit("hour_budget_factor")} * on (agent) agent:spend_usd:max7d, "of", "week", "", ""
+                        )
+                      or
+                        # where the week holds small change only
+                        label_replace(12 * {limit("cost_unknown_floor_usd")}, "of", "floor", "", "")
+                    )
                     and on (agent)
                       agent:usd_per_started_task:hours7d >= 24,
                   "bound", "week", "", ""

@@ -85,16 +85,19 @@ GROUP = Group(
         ),
         # Multiples of the limit. Above 1 it is an anomaly, and how far above decides how long it must last.
         Recording("agent:spend_usd:excess", "agent:spend_usd:rate / on (agent) group_left () agent:spend_usd:limit"),
+        Recording("agent:lag_seconds:max5m", "max by (agent) (max_over_time(agent_exporter_lag_seconds[5m]))"),
         Recording(
             "agent:backlog",
             f"""
             # after a backlog the spans of an hour arrive in a minute
-              max by (agent) (max_over_time(agent_exporter_lag_seconds[5m]))
-                > on (agent) {limit("lag_hold_seconds")}
-            unless
-              # but what lasts half an hour is a wrong clock, and hides nothing
-              min by (agent) (min_over_time(agent_exporter_lag_seconds[30m]))
-                > on (agent) {limit("lag_hold_seconds")}
+              agent:lag_seconds:max5m > on (agent) {limit("lag_hold_seconds")}
+            unless (
+              # but what lasts half an hour is a wrong clock, be it one of many, and hides nothing
+              min_over_time(agent:lag_seconds:max5m[30m]) > on (agent) {limit("lag_hold_seconds")}
+              and
+                # (half an hour of it, not what there is since an exporter has come back)
+                agent:lag_seconds:max5m offset 30m
+            )
             """,
         ),
         Alert(

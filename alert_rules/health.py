@@ -52,7 +52,14 @@ SLOW = Group(
             # spans of the same quarter of an hour, yesterday
             sum(increase(agent_exporter_spans_total{result="counted"}[15m] offset 1d)) > 0
             and on ()
+              # and no evening followed: the next hour had half as many as the one before
+              sum(increase(agent_exporter_spans_total{result="counted"}[1h] offset 23h))
+                > 0.5 * sum(increase(agent_exporter_spans_total{result="counted"}[1h] offset 1d))
+            and on ()
               sum(increase(agent_exporter_spans_total{result="counted"}[1h] offset 15m)) > 100
+            and on ()
+              # so many tasks that a quarter of an hour without one is no chance
+              sum(increase(agent_tasks_started_total[1h] offset 15m)) > 30
             and on ()
               sum(increase(agent_exporter_spans_total{result="counted"}[15m])) == 0
             """,

@@ -46,7 +46,7 @@ BASE = Group(
             and on (agent, task_type)
               {hours(_TASKS, "7d", "1h")} >= 200
             and on (agent)
-              agent:watched:hours7d >= 24
+              {held("agent:watched:hours7d")} >= 24
             """,
         ),
         Alert(

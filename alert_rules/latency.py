@@ -6,12 +6,13 @@ tasks can be counted. So a limit has to be a bucket's bound. Each task is held a
 
 from math import asin, sqrt
 
-from alert_rules.promql import bound_regex, limit, within_bound
+from alert_rules.promql import bound_regex, judged, limit, within_bound
 from alert_rules.rules import Alert, Group, Recording, Severity
 from alert_rules.thresholds import Thresholds
 
 # asin(sqrt(share)), as PromQL takes no function of a number
 _ONE_IN_A_HUNDRED, _HALF = (f"{asin(sqrt(share)):.4f}" for share in (0.01, 0.5))
+_DURATION = "agent_task_duration_seconds"
 _LIMITS = {"p99": "latency_p99_seconds", "p50": "latency_p50_seconds"}
 _TIMED, _SLOW, _RATIO = "agent:tasks_timed:increase", "agent:slow_tasks:increase", "agent:slow_tasks:ratio"
 _TIMED_1H, _SLOW_1H = "agent:tasks_timed:increase1h", "agent:slow_tasks:increase1h"
@@ -21,7 +22,7 @@ _PER_HOUR = 12
 
 def _timed(record: str, window: str, labels: dict[str, str]) -> Recording:
     """Ended tasks."""
-    return Recording(record, f"sum by (agent) (increase(agent_task_duration_seconds_count[{window}])) > 0", labels)
+    return Recording(record, f"{judged(_DURATION, _LIMITS['p99'], window)} > 0", labels)
 
 
 def _slow(record: str, window: str, labels: dict[str, str], timed: str, bounds: str) -> Recording:
@@ -32,7 +33,7 @@ def _slow(record: str, window: str, labels: dict[str, str], timed: str, bounds: 
         clamp_min(
             sum by (agent) ({timed})
           - on (agent)
-            {within_bound("agent_task_duration_seconds", _LIMITS[labels["over"]], bounds, window)},
+            {within_bound(_DURATION, _LIMITS[labels["over"]], bounds, window)},
           0
         )
         """,

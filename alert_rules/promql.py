@@ -37,6 +37,11 @@ def held(series: str) -> str:
     return f"last_over_time({series}[1h])"
 
 
+def latest(series: str) -> str:
+    """The same for a figure that is of use while it is fresh only: one interval, and a few minutes more."""
+    return f"last_over_time({series}[20m])"
+
+
 def hours(series: str, window: str, offset: str = "") -> str:
     """The sum over `window` of a series that holds an hour's increase and is recorded every quarter of an hour."""
     return f"sum_over_time({series}[{window}]{f' offset {offset}' if offset else ''}) / {EVALUATIONS_PER_HOUR}"
@@ -70,6 +75,14 @@ def within_bound(metric: str, name: str, bounds: str, window: str) -> str:
     )"""
 
 
+def judged(metric: str, name: str, window: str) -> str:
+    """All that `within_bound` looks at, by agent: a task of a type that is too new to have a limit is no slow one."""
+    return (
+        f"sum by (agent) (sum by (agent, task_type) (increase({metric}_count[{window}]))"
+        f""" and on (agent, task_type) {held(f'{BOUND}{{limit="{name}"}}')})"""
+    )
+
+
 def usual_mean(total: str, tasks: str, median: str, most: float) -> str:
     """What a task of a type usually takes, from 50 tasks and a day on. Labels: agent, task_type.
 
@@ -89,5 +102,5 @@ def usual_mean(total: str, tasks: str, median: str, most: float) -> str:
     and on (agent, task_type)
       {counted} >= 50
     and on (agent)
-      agent:watched:hours7d >= 24
+      {held("agent:watched:hours7d")} >= 24
     """

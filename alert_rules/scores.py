@@ -1,6 +1,6 @@
 """A9, M3, M10: the agent's own scores of its tasks, or a judge's, are spread differently than they were."""
 
-from alert_rules.promql import SLOW, hours, limit
+from alert_rules.promql import SLOW, held, hours, limit
 from alert_rules.rules import Alert, Group, Recording, Severity
 
 
@@ -30,7 +30,9 @@ def _rules(metric: str, alert: str, requirement: str, summary: str, description:
         )
 
     return (
-        Recording(hourly, f"sum by (agent, task_type, le) (increase(agent_{metric}_bucket[1h]))"),
+        # Without the bucket of 1, which holds them all, and which Prometheus 3 writes as 1.0: after an upgrade the week
+        # would have another one.
+        Recording(hourly, f'sum by (agent, task_type, le) (increase(agent_{metric}_bucket{{le!~"1|1[.]0"}}[1h]))'),
         *window("6h"),
         *window("1d"),
         Recording(
@@ -62,7 +64,7 @@ def _rules(metric: str, alert: str, requirement: str, summary: str, description:
               and
                 {scored} >= on (agent) group_left () {limit("score_min_count")}
               and on (agent)
-                agent:watched:hours7d >= 24
+                {held("agent:watched:hours7d")} >= 24
             )
             """,
             keep_firing_for="6h",

@@ -2,15 +2,21 @@
 
 Windows and burn rates are those of Google's SRE workbook (chapter 5, "Alerting on SLOs", table 5-8) for 28 days instead
 of 30: a fast burn uses 2 % of the budget in an hour or 5 % in six, and still does in a window a twelfth as long. An
-objective of 80 % can burn five times too fast at most, so what is asked for ends at nearly total failure.
+objective of 80 % can burn five times too fast at most, so what is asked for ends at a quarter (half, in six hours) of
+the good tasks that the objective promises.
 """
 
 from alert_rules.baseline import OUTCOMES
-from alert_rules.promql import SLOW, bound_regex, held, hours, limit, within_bound
+from alert_rules.promql import SLOW, bound_regex, held, hours, judged, latest, limit, within_bound
 from alert_rules.rules import Alert, Group, Recording, Severity
 from alert_rules.thresholds import Thresholds
 
 SLOS = ("success", "latency", "cost")
+_HISTOGRAMS = {
+    "latency": ("agent_task_duration_seconds", "slo_latency_seconds"),
+    "cost": ("agent_task_cost_usd", "slo_cost_usd"),
+}
+_SUCCESSES = OUTCOMES + '{outcome="success"}'
 _TASKS, _BAD = "agent_slo:tasks:increase1h", "agent_slo:tasks_bad:increase1h"
 _RATIO, _BURN, _OBJECTIVE = "agent:slo_bad:ratio", "agent:slo_burn_rate", "agent:slo_objective"
 
@@ -18,9 +24,14 @@ _RATIO, _BURN, _OBJECTIVE = "agent:slo_bad:ratio", "agent:slo_burn_rate", "agent
 _IN_1H, _IN_6H = 0.02 * 28 * 24, 0.05 * 28 * 24 / 6
 
 
-def _burns(long: str, short: str, factor: float, most: float, bad: str) -> str:
-    """Agents whose bad tasks exceed `factor` times the budget's share, or the share `most`, in both windows."""
-    share = f"clamp_max({factor:g} * (1 - {held(_OBJECTIVE)}), {most})"
+def _burns(long: str, short: str, factor: float, left: float, bad: str) -> str:
+    """Agents whose bad tasks, in both windows, exceed `factor` times the budget's share.
+
+    Or, where that is more than all of them, whose good tasks are fewer than the share `left` of the objective.
+    """
+    objective = held(_OBJECTIVE)
+    most = f"1 - {left} * {objective}"
+    share = f"({factor:g} * (1 - {objective}) < {most} or {most})"
     return f"""
       {_BURN}{{window="{long}"}}
     and on (agent, slo)
@@ -35,25 +46,21 @@ def _burns(long: str, short: str, factor: float, most: float, bad: str) -> str:
 
 def groups(thresholds: Thresholds) -> tuple[Group, Group]:
     """The budget, and what burns it now. They read only the buckets that are an objective of somebody's."""
-    bounds = {name: bound_regex(thresholds.values(name)) for name in ("slo_latency_seconds", "slo_cost_usd")}
 
     def good(slo: str, window: str) -> str:
-        match slo:
-            case "success":
-                return f'sum by (agent) (increase(agent_tasks_total{{outcome="success"}}[{window}]))'
-            case "latency":
-                name, metric = "slo_latency_seconds", "agent_task_duration_seconds"
-            case _:
-                name, metric = "slo_cost_usd", "agent_task_cost_usd"
-        return within_bound(metric, name, bounds[name], window)
+        if slo == "success":
+            return f'sum by (agent) (increase(agent_tasks_total{{outcome="success"}}[{window}]))'
+        metric, name = _HISTOGRAMS[slo]
+        return within_bound(metric, name, bound_regex(thresholds.values(name)), window)
 
     def tasks(slo: str, window: str) -> str:
-        counted = {"success": "agent_tasks_total", "latency": "agent_task_duration_seconds_count"}
-        return f"sum by (agent) (increase({counted.get(slo, 'agent_task_cost_usd_count')}[{window}]))"
+        if slo == "success":
+            return f"sum by (agent) (increase(agent_tasks_total[{window}]))"
+        return judged(*_HISTOGRAMS[slo], window)
 
     def hourly(slo: str) -> tuple[Recording, Recording]:
-        all_of_them = f"sum by (agent) ({OUTCOMES})" if slo == "success" else tasks(slo, "1h")
-        good_ones = f'sum by (agent) ({OUTCOMES}{{outcome="success"}})' if slo == "success" else good(slo, "1h")
+        all_of_them = f"sum by (agent) ({latest(OUTCOMES)})" if slo == "success" else tasks(slo, "1h")
+        good_ones = f"sum by (agent) ({latest(_SUCCESSES)})" if slo == "success" else good(slo, "1h")
         return (
             Recording(_TASKS, all_of_them, {"slo": slo}),
             Recording(
@@ -97,7 +104,9 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
             Recording(_RATIO, f"{_BAD} / ({_TASKS} > 0)", {"window": "1h"}),
             Recording(
                 _OBJECTIVE,
-                "\nor\n".join(f'label_replace({limit(f"slo_{slo}")}, "slo", "{slo}", "", "")' for slo in SLOS),
+                "sum by (agent, slo) (\n"
+                + "\nor\n".join(f'label_replace({limit(f"slo_{slo}")}, "slo", "{slo}", "", "")' for slo in SLOS)
+                + "\n)",
             ),
             Recording(
                 "agent:slo_budget_left:ratio28d",
@@ -123,11 +132,11 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
                 # multiples of the rate that uses up the budget in 28 days
                 max by (agent, slo) (
                   (
-                    {_burns("1h", "5m", _IN_1H, 0.8, held(_BAD))}
+                    {_burns("1h", "5m", _IN_1H, 0.25, held(_BAD))}
                   )
                   or
                   (
-                    {_burns("6h", "30m", _IN_6H, 0.6, hours(_BAD, "6h"))}
+                    {_burns("6h", "30m", _IN_6H, 0.5, hours(_BAD, "6h"))}
                   )
                 )
                 """,
@@ -137,8 +146,9 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
                     ' {{ $value | printf "%.0f" }} times too fast'
                 ),
                 description="""
-                At this rate 2 % of the 28 days' error budget is gone in an hour or 5 % in six, or nearly every task
-                misses the objective; and it still burns in the last minutes.
+                At this rate 2 % of the 28 days' error budget is gone in an hour or 5 % in six; or, where the budget is
+                too large for that, few of the tasks that the objective promises are good. It still burns in the last
+                minutes.
                 """,
             ),
         ),

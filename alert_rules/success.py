@@ -1,7 +1,7 @@
 """M1, A4: fewer tasks reach their goal than this agent's week, or anybody's, lets expect."""
 
 from alert_rules.baseline import ENDED, OUTCOMES
-from alert_rules.promql import SLOW, hours, limit, sigmas_above
+from alert_rules.promql import SLOW, held, hours, latest, limit, sigmas_above
 from alert_rules.rules import Action, Alert, Group, Recording, Severity
 
 _BASE = "agent_task_type:success_ratio:mean7d"
@@ -61,10 +61,10 @@ GROUP = Group(
             /
               (sum by (agent, task_type) ({_WEEK}) >= 50)
             and on (agent)
-              agent:watched:hours7d >= 24
+              {held("agent:watched:hours7d")} >= 24
             """,
         ),
-        Recording(_WINDOWED, f"{ENDED} * 1", {"window": "1h"}),
+        Recording(_WINDOWED, f"{latest(ENDED)} * 1", {"window": "1h"}),
         Recording(_WINDOWED, hours(ENDED, "6h"), {"window": "6h"}),
         Recording(_WINDOWED, hours(ENDED, "1d"), {"window": "1d"}),
         Recording(
@@ -96,7 +96,7 @@ GROUP = Group(
         Recording(
             "agent:success_ratio:mean7d",
             f"""
-              (sum by (agent) ({hours(OUTCOMES + '{outcome="success"}', "7d")}) or agent:watched:hours7d * 0)
+              (sum by (agent) ({hours(OUTCOMES + '{outcome="success"}', "7d")}) or {held("agent:watched:hours7d")} * 0)
             /
               (sum by (agent) ({hours(OUTCOMES, "7d")}) > 0)
             """,
@@ -142,7 +142,7 @@ GROUP = Group(
                 )
             } > 2
             and on (agent)
-              agent:watched:hours7d >= 24
+              {held("agent:watched:hours7d")} >= 24
             """,
             keep_firing_for="6h",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of a week's tasks succeeded",

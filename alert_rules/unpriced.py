@@ -19,7 +19,7 @@ GROUP = Group(
             """
               sum by (agent) (increase(agent_unmetered_calls_total[1h]))
             /
-              (sum by (agent) (increase(agent_iterations_total[1h])) > 0)
+              (sum by (agent) (increase(agent_iterations_total{stop_reason!="error"}[1h])) > 0)
             """,
         ),
         Alert(

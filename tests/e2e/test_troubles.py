@@ -194,12 +194,14 @@ def write_yesterday(tsdb: Path, port: int, promtool: Path) -> None:
     """A day of spans that ended 20 minutes ago, for the exporter that nobody sends to any more."""
     now = time.time()
     text = tsdb.parent / "yesterday.txt"
-    labels = f'result="counted",job="agent-exporter",instance="{LOOPBACK}:{port}"'
+    target = f'job="agent-exporter",instance="{LOOPBACK}:{port}"'
     with text.open("w", encoding="utf-8") as file:
         for i in range(26 * 60):
             moment = now - 26 * 3600 + 60 * i
             if moment < now - 1200:
-                file.write(f"agent_exporter_spans_total{{{labels}}} {100 * i} {moment:.3f}\n")
+                file.write(f'agent_exporter_spans_total{{result="counted",{target}}} {100 * i} {moment:.3f}\n')
+                started = f'agent_tasks_started_total{{agent="gone",variant="stable",{target}}}'
+                file.write(f"{started} {5 * i} {moment:.3f}\n")
         file.write("# EOF\n")
     command: list[str | Path] = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, tsdb]
     subprocess.run(command, capture_output=True, check=True)
