@@ -1,12 +1,23 @@
-"""Every alert has a runbook, and every runbook says what the person on call needs."""
+"""Every alert has a runbook, and every runbook says what the person on call needs, ready to paste."""
 
+import argparse
+import importlib
 import re
+import shlex
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import promql_parser
 import pytest
+import yaml
 
-from alert_rules.generate import alerts
+from alert_rules.generate import alerts, groups
 from alert_rules.rules import Alert
+from alert_rules.thresholds import load
+from cli.main import COMMANDS
+from dashboards.generate import dashboard_files
+from tests.promql import known_series, result_labels
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 SECTIONS = [
@@ -18,23 +29,155 @@ SECTIONS = [
     "When to leave it alone",
     "How to tune it",
 ]
+ROUTES = {"P1": "pages through PagerDuty", "P2": "to Slack", "P3": "on the dashboard", "none": "always firing"}
+THRESHOLDS = load()
+KNOWN = known_series(groups(THRESHOLDS))
+BOOKS = sorted(RUNBOOKS.glob("*.md"))
+
+by_alert = pytest.mark.parametrize("alert", alerts(), ids=lambda alert: f"{alert.name} {alert.severity}")
+by_book = pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def sections(text: str) -> dict[str, str]:
+    """Heading → text, in the runbook's order."""
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[Any]:
+    """Every `agent-oncall` command of every runbook, in blocks and in the text."""
+    found = []
+    for path in BOOKS:
+        text = read(path)
+        lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+        inline = re.findall(r"`(agent-oncall [^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+        for line in dict.fromkeys([*lines, *(" ".join(words.split()) for words in inline)]):
+            if line.startswith("agent-oncall "):
+                found.append(pytest.param(line, id=f"{path.stem}: {line}"))
+    return found
+
+
+def queries() -> list[Any]:
+    return [
+        pytest.param(line, id=f"{path.stem}: {line}")
+        for path in BOOKS
+        for block in blocks(read(path), "promql")
+        for line in block.splitlines()
+    ]
+
+
+@cache
+def panel_titles() -> set[str]:
+    found: set[str] = set()
+    for text in dashboard_files(THRESHOLDS).values():
+        for panel in yaml.safe_load(text)["panels"]:
+            found |= {panel["title"], *(inner["title"] for inner in panel.get("panels", ()))}
+    return found
 
 
 def test_there_is_a_runbook_for_every_alert_and_no_other() -> None:
-    assert {path.name for path in RUNBOOKS.glob("*.md")} == {alert.runbook() for alert in alerts()}
+    assert {path.name for path in BOOKS} == {alert.runbook() for alert in alerts()}
 
 
-@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert.name)
-def test_a_runbook_has_every_section_and_none_is_empty(alert: Alert) -> None:
-    text = (RUNBOOKS / alert.runbook()).read_text(encoding="utf-8")
+@by_book
+def test_a_runbook_has_every_section_and_none_is_empty(path: Path) -> None:
+    found = sections(read(path))
 
-    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
-    assert parts[::2] == SECTIONS
-    assert all(part.strip() for part in parts[1::2])
+    assert list(found) == SECTIONS
+    assert [heading for heading, text in found.items() if not text.strip()] == []
 
 
-@pytest.mark.parametrize("path", sorted(RUNBOOKS.glob("*.md")), ids=lambda path: path.stem)
+@by_alert
+def test_a_runbook_begins_with_the_alerts_name_severity_route_action_and_requirement(alert: Alert) -> None:
+    title, _, head = read(RUNBOOKS / alert.runbook()).partition("\n\n")
+    head = head.partition("\n\n")[0]
+
+    assert title == f"# {alert.name}"
+    assert str(alert.severity) in head or alert.severity == "none"
+    assert ROUTES[alert.severity] in head
+    assert re.findall(r"action `(\w+)`", head) == ([str(alert.action)] if alert.action else [])
+    numbers = re.findall(r"\b[AM]\d+\b", alert.requirement)
+    assert re.findall(r"\b[AM]\d+\b", head) == numbers
+
+
+@by_book
 def test_a_runbook_links_to_files_that_are_there(path: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", read(path))
 
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@by_book
+def test_a_runbook_has_a_query_that_opens_it(path: Path) -> None:
+    assert blocks(sections(read(path))["First query"], "promql")
+
+
+@pytest.mark.parametrize("query", queries())
+def test_a_query_reads_only_series_and_labels_that_exist(query: str) -> None:
+    result_labels(promql_parser.parse(query), KNOWN)
+
+
+@by_alert
+def test_what_is_to_be_done_about_an_agent_is_a_command_to_paste(alert: Alert) -> None:
+    found = blocks(sections(read(RUNBOOKS / alert.runbook()))["What to do"], "sh")
+
+    assert found
+    if alert.action:
+        words = {"breaker": "breaker open", "rollout": "rollout back"}.get(alert.action, f"rollback {alert.action}")
+        assert any(line.startswith(f"agent-oncall {words} --agent AGENT") for line in found[0].splitlines())
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_is_one_that_agent_oncall_takes(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = line.split()[1]
+    assert name in {command.name for command in COMMANDS}
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"cli.{name}").add(parser.add_subparsers(required=True))
+
+    try:
+        parser.parse_args(shlex.split(line)[1:])
+    except SystemExit:
+        # In the text a command may be named without what it asks for.
+        missing = "the following arguments are required" in capsys.readouterr().err
+        assert missing, line
+        assert "--agent" not in line
+
+
+@by_book
+def test_what_there_is_to_click_is_on_a_dashboard(path: Path) -> None:
+    named = re.findall(r"\*([^*]+)\*", sections(read(path))["Where to click"])
+
+    assert {" ".join(name.split()) for name in named} - panel_titles() == set()
+
+
+@by_book
+def test_what_there_is_to_tune_is_a_limit(path: Path) -> None:
+    text = sections(read(path))["How to tune it"]
+    named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text)) - {"max_values"}
+
+    assert named - THRESHOLDS.limits.keys() == set()
+
+
+@by_alert
+def test_every_limit_in_an_alert_is_named_where_it_is_tuned(alert: Alert) -> None:
+    used = set(re.findall(r'agent:limit\{name="(\w+)"', alert.expr))
+
+    text = sections(read(RUNBOOKS / alert.runbook()))["How to tune it"]
+    assert {name for name in used if f"`{name}`" not in text} == set()
+
+
+@by_book
+def test_an_example_of_tuning_is_taken(path: Path, tmp_path: Path) -> None:
+    for block in blocks(sections(read(path))["How to tune it"], "yaml"):
+        file = tmp_path / "mine.yml"
+        file.write_text(block, encoding="utf-8")
+
+        assert load(file).agents.keys() == {"AGENT"}
