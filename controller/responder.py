@@ -189,17 +189,21 @@ class Responder:
             self._held_back(alert, action, "agreement")
             return Outcome("waiting", f"{alert.agent}: the breaker waits until loops agree with the spending")
         self._waiting.pop(alert.key, None)
-        match self._settings.mode(alert.agent, action):
-            case "off":
-                self._held_back(alert, action, "off")
-                return Outcome("off", f"{alert.agent}: {_NAMES[action]} is off in the settings")
-            case "dry-run":
-                self._held_back(alert, action, "dry_run")
-                return Outcome(
-                    "dry-run", f"{alert.agent}: {_NAMES[action]} would be done now; {_command(alert, action)}"
-                )
-            case "confirm":
-                return self._ask(alert, action)
+        mode = self._settings.mode(alert.agent, action)
+        if mode == "off":
+            self._held_back(alert, action, "off")
+            return Outcome("off", f"{alert.agent}: {_NAMES[action]} is off in the settings")
+        try:
+            then, name = apply(state, alert, action, log_entries, iso(self._store.now))
+        except actions.Refused as error:
+            return self._failed(alert, action, "refused", str(error))
+        if then == state:
+            return Outcome("already", f"{alert.agent}: nothing to change for {name}")
+        if mode == "dry-run":
+            self._held_back(alert, action, "dry_run")
+            return Outcome("dry-run", f"{alert.agent}: {name} would be done now; {_command(alert, action)}")
+        if mode == "confirm":
+            return self._ask(alert, action)
         recent = [entry for entry in log_entries if _by_alert(entry, alert.agent, self._store.now - 3600)]
         if len(recent) >= self._settings.most_actions_per_hour:
             return self._failed(
@@ -267,7 +271,8 @@ class Responder:
 
     def _failed(self, alert: Alert, action: str, why: str, text: str, *, retry: bool = False) -> Outcome:
         self._counts.failed(action, why)
-        return Outcome(why.replace("_", " "), f"{alert.agent}: {text}", error=True, retry=retry)
+        told = text if text.startswith("agent ") else f"{alert.agent}: {text}"
+        return Outcome(why.replace("_", " "), told, error=True, retry=retry)
 
 
 def apply(state: State, alert: Alert, action: Action, history: Iterable[Entry], now: str) -> tuple[State, str]:
