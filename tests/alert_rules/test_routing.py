@@ -86,6 +86,14 @@ def test_an_existing_configuration_takes_the_fragment(amtool: Path, tmp_path: Pa
     assert problems(amtool, file) == ""
 
 
+def test_there_is_an_alert_for_every_line_of_the_table() -> None:
+    found: dict[str, set[str]] = {}
+    for alert in alerts():
+        found.setdefault(alert.name, set()).add(str(alert.severity))
+
+    assert found == SEVERITIES
+
+
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: f"{alert.name} {alert.severity}")
 def test_the_table_names_every_alert_with_its_severity_and_action(alert: Alert) -> None:
     assert alert.severity in SEVERITIES[alert.name]
