@@ -1,0 +1,263 @@
+"""The commands that change the state, through the command line's own door."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from agent_oncall.experiments import records_file
+from agent_oncall.schema import loads
+from cli.main import main
+
+VERSION = ["--model", "gpt-4o-2024-08-06", "--provider", "openai", "--prompt", "support@1.9.0"]
+AGENT = ["--agent", "support"]
+WHY = ["--reason", "a test"]
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A state with one agent, which the environment names."""
+    path = tmp_path / "state" / "flags.json"
+    monkeypatch.setenv("AGENT_ONCALL_STATE", str(path))
+    assert main(["state", "init", *AGENT, *VERSION, *WHY]) == 0
+    capsys.readouterr()
+    return path
+
+
+def model(path: Path, variant: str = "stable") -> str:
+    config = loads(path.read_bytes()).agents["support"].config
+    assert config is not None
+    return config.variants[variant].model  # type: ignore[index]
+
+
+def test_init_makes_a_state_that_is_valid(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["state", "check"]) == 0
+    assert "valid, generation 2, 1 agents" in capsys.readouterr().out
+    assert state.stat().st_mode & 0o777 == 0o600
+
+
+def test_init_refuses_an_alias(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = ["--model", "gpt-4o-latest", "--provider", "openai", "--prompt", "x@1"]
+    assert main(["state", "init", "--agent", "other", *version, *WHY]) == 2
+    assert "alias" in capsys.readouterr().err
+
+
+def test_init_says_what_is_missing(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["state", "init", "--agent", "other", "--model", "gpt-4o-2024-08-06", *WHY]) == 2
+    assert "--provider, --prompt: needed" in capsys.readouterr().err
+
+
+def test_a_reason_is_required_and_not_empty(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["breaker", "open", *AGENT])
+    assert main(["breaker", "open", *AGENT, "--reason", " "]) == 2
+    assert "write why" in capsys.readouterr().err
+
+
+def test_the_breaker_is_opened_half_opened_and_closed_by_hand(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, word in (("open", "open"), ("half-open", "half-open, 2 % of users"), ("close", "closed")):
+        share = ["--share", "2"] if name == "half-open" else []
+        assert main(["breaker", name, *AGENT, *WHY, *share]) == 0
+        capsys.readouterr()
+        assert main(["breaker", "status"]) == 0
+        assert capsys.readouterr().out.startswith(f"support: {word}")
+
+
+def test_what_was_done_says_how_to_take_it_back_and_that_works(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["rollback", "off", *AGENT, *WHY])
+    found = re.search(r"agent-oncall rollback undo (c\d+)", capsys.readouterr().out)
+    assert found is not None
+    assert main(["rollback", "undo", found[1], *WHY]) == 0
+    enabled = loads(state.read_bytes()).agents["support"].enabled
+    assert enabled is not None
+    assert enabled.on
+
+
+def test_a_model_goes_back_and_forth(state: Path) -> None:
+    assert (
+        main(["rollout", "start", *AGENT, "--model", "gpt-4o-2024-11-20", "--prometheus", "http://127.0.0.1:9", *WHY])
+        == 0
+    )
+    assert main(["rollout", "override", *AGENT, "--to", "100", "--prometheus", "http://127.0.0.1:9", *WHY]) == 0
+    assert model(state) == "gpt-4o-2024-11-20"
+    assert main(["rollback", "model", *AGENT, *WHY]) == 0
+    assert model(state) == "gpt-4o-2024-08-06"
+
+
+def test_the_backup_is_set_and_used(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollback", "provider", *AGENT, *WHY]) == 2
+    assert "agent-oncall state backup" in capsys.readouterr().err
+    backup = ["--model", "claude-sonnet-4-5-20250929", "--provider", "anthropic"]
+    assert main(["state", "backup", *AGENT, *backup, *WHY]) == 0
+    assert main(["rollback", "provider", *AGENT, *WHY]) == 0
+    config = loads(state.read_bytes()).agents["support"].config
+    assert config is not None
+    assert config.default == "backup"
+
+
+def test_start_says_what_can_not_be_decided_at_this_traffic(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["rollout", "start", *AGENT, "--prompt-version", "2.0", "--tasks-per-day", "50", *WHY]
+    assert main(start) == 0
+    assert "at 50 tasks a day the stage of 5 % takes about" in capsys.readouterr().err
+
+
+def test_a_rollout_without_a_difference_is_refused(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollout", "start", *AGENT, "--prompt-version", "1.9.0", "--tasks-per-day", "50", *WHY]) == 2
+    assert "say what is different" in capsys.readouterr().err
+
+
+def test_without_prometheus_check_says_no_data(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["rollout", "start", *AGENT, "--prompt-version", "2.0", "--tasks-per-day", "50000", *WHY])
+    assert main(["rollout", "check", *AGENT, "--prometheus", "http://127.0.0.1:9"]) == 12
+    assert main(["rollout", "advance", *AGENT, "--prometheus", "http://127.0.0.1:9", *WHY]) == 12
+    assert "no data" in capsys.readouterr().out
+
+
+def test_back_without_a_rollout_is_told(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollout", "back", *AGENT, *WHY]) == 2
+    assert "no rollout runs" in capsys.readouterr().err
+
+
+def test_the_log_says_who_changed_what_and_why(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["breaker", "open", *AGENT, "--reason", "they loop", "--who", "ann"])
+    capsys.readouterr()
+    assert main(["state", "log", "-n", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "ann  breaker open  support: they loop" in text
+    assert "support.breaker.defaultVariant: closed → open" in text
+    assert main(["state", "log", "-n", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["why"] == "they loop"
+
+
+def test_a_broken_state_is_told_and_made_anew(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["breaker", "open", *AGENT, *WHY])
+    state.write_text("{")
+    assert main(["state", "check"]) == 1
+    assert main(["breaker", "status"]) == 2
+    assert "--recover" in capsys.readouterr().err
+    assert main(["state", "init", "--recover", *WHY]) == 0
+    breaker = loads(state.read_bytes()).agents["support"].breaker
+    assert breaker is not None
+    assert breaker.state == "open"
+
+
+def test_models_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model", "check", "gpt-4o-2024-08-06"]) == 0
+    assert main(["model", "check", "gpt-4o"]) == 1
+    assert main(["model", "check", "my-deployment", "--pinned"]) == 0
+
+
+def test_prompts_are_added_listed_in_order_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, folder = tmp_path / "text", ["--prompts", str(tmp_path / "prompts")]
+    text.write_text("You help.")
+    for version in ("1.10.0", "1.9.0"):
+        assert main(["prompt", "add", "support", version, str(text), *folder]) == 0
+    capsys.readouterr()
+    assert main(["prompt", "list", *folder]) == 0
+    assert capsys.readouterr().out == "support 1.9.0\nsupport 1.10.0\n"
+    assert main(["prompt", "verify", *folder]) == 0
+    text.write_text("You help a lot.")
+    assert main(["prompt", "add", "support", "1.9.0", str(text), *folder]) == 2
+    (tmp_path / "prompts" / "support" / "1.9.0.txt").write_text("changed")
+    assert main(["prompt", "verify", *folder]) == 1
+
+
+# -- A/B tests --------------------------------------------------------------------------------------------------------
+
+AB = [*AGENT, "--experiment", "warm"]
+
+
+def recorded(folder: Path, users: int, *, b: int | None = None) -> None:
+    folder.mkdir(exist_ok=True)
+    lines = []
+    for arm, count in (("a", users), ("b", users if b is None else b)):
+        for user in range(count):
+            for task in range(2):
+                record = {
+                    "experiment_id": "warm", "user_id": f"{arm}{user}", "variant": arm,
+                    "task_id": f"{arm}{user}.{task}",
+                    "timestamp": "2026-01-01T00:00:00.000Z", "success": user % 10 < (7 if arm == "a" else 9),
+                    "cost_usd": 0.02 + 0.001 * (user % 7), "iterations": 3, "latency_ms": 900.0,
+                }  # fmt: skip
+                lines.append(json.dumps(record) + "\n")
+    records_file(folder, "support", "warm").write_text("".join(lines))
+
+
+@pytest.fixture
+def two_hundred_users(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A running A/B test; the folder of its records."""
+    folder = tmp_path / "ab"
+    start = ["ab", "start", *AB, "--temperature", "0.7", "--users", "200", "--records", str(folder), *WHY]
+    assert main(start) == 0
+    capsys.readouterr()
+    return folder
+
+
+def test_the_size_is_told_in_tasks_and_users(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ab", "size", "--base", "0.8", "--tasks-per-user", "1", "--variation", "0", "--correlation", "0"]) == 0
+    assert "each arm: 906 tasks of 906 users" in capsys.readouterr().out
+    assert main(["ab", "size", "--base", "80"]) == 2
+
+
+def test_nothing_is_concluded_before_the_planned_size(
+    two_hundred_users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(two_hundred_users, 150)
+    assert main(["ab", "analyze", *AB]) == 11
+    text = capsys.readouterr().out
+    assert "too early" in text
+    assert "success rate" not in text
+
+
+def test_a_peek_shows_an_interval_alone_and_is_logged(
+    two_hundred_users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(two_hundred_users, 150)
+    assert main(["ab", "analyze", *AB, "--peek", "b seems to fail"]) == 11
+    text = capsys.readouterr().out
+    assert "success rate, b less a: between" in text
+    assert "p =" not in text
+    main(["state", "log", "-n", "1"])
+    assert "ab peek  support: b seems to fail" in capsys.readouterr().out
+
+
+def test_at_the_planned_size_the_difference_is_told(
+    two_hundred_users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(two_hundred_users, 200)
+    assert main(["ab", "analyze", *AB, "--json"]) == 0
+    success, cost = json.loads(capsys.readouterr().out)["comparisons"]
+    assert success["difference"] == pytest.approx(0.2)
+    assert success["p"] < 1e-4
+    assert cost["difference"] == pytest.approx(0)
+
+
+def test_a_broken_split_gives_no_result(two_hundred_users: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded(two_hundred_users, 400, b=250)
+    assert main(["ab", "analyze", *AB]) == 11
+    text = capsys.readouterr().out
+    assert "the split is broken" in text
+    assert "success rate" not in text
+
+
+def test_without_records_there_is_no_data(two_hundred_users: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ab", "analyze", *AB]) == 12
+
+
+def test_a_name_is_used_once(two_hundred_users: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ab", "stop", *AB, *WHY]) == 0
+    assert main(["ab", "start", *AB, "--temperature", "0.9", "--users", "10", *WHY]) == 2
+    assert "there was one of that name" in capsys.readouterr().err
+
+
+def test_a_test_without_a_planned_size_is_refused(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ab", "start", *AB, "--temperature", "0.7", *WHY]) == 2
+    assert "--users N" in capsys.readouterr().err
+
+
+def test_what_is_planned_from_the_base_rate_is_in_the_state(state: Path) -> None:
+    assert main(["ab", "start", *AB, "--temperature", "0.7", "--base", "0.8", *WHY]) == 0
+    experiment = loads(state.read_bytes()).agents["support"].experiments["warm"]
+    assert experiment.b == {"temperature": 0.7}
+    assert int(experiment.metadata["planned_tasks"]) > 906
