@@ -20,11 +20,12 @@ class Confidence:
 
     alpha: float
     t15_over_z: float
+    tune: float = field(init=False)
+    """Where the bound is tightest (the paper's rho squared times n)."""
 
-    @property
-    def tune(self) -> float:
-        """The x at which the bound is tightest (the paper's rho squared times n)."""
-        return -2 * math.log(2 * self.alpha) + math.log(1 - 2 * math.log(2 * self.alpha))
+    def __post_init__(self) -> None:
+        tune = -2 * math.log(2 * self.alpha) + math.log(1 - 2 * math.log(2 * self.alpha))
+        object.__setattr__(self, "tune", tune)
 
 
 HARM = Confidence(0.02, 2.249 / 2.054)
@@ -130,7 +131,7 @@ class Measured:
         low, high = max(self.harm, 1e-6), 1e3
         if not self.proven_below(high):
             return math.inf
-        for _ in range(50):
+        for _ in range(20):
             middle = math.sqrt(low * high)
             low, high = (low, middle) if self.proven_below(middle) else (middle, high)
         return high
@@ -355,7 +356,7 @@ def _needed(measured: Measured, limit: float) -> float | None:
     low, high = 1.0, _MOST_TASKS
     if not measured.proven_below(limit, high):
         return None
-    for _ in range(60):
+    for _ in range(20):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if measured.proven_below(limit, middle) else (middle, high)
     return high
