@@ -82,6 +82,9 @@ BASE = Group(
     SLOW,
 )
 
+# Standard deviation of a task's turns in multiples of their mean, at an agent whose tasks are of very different kinds.
+_SPREAD = 1.7
+
 _RUNNING = "agent:iterations_per_started_task:rate10m"
 
 GROUP = Group(
@@ -94,7 +97,9 @@ GROUP = Group(
             /
               # What was started an hour ago may still run, and what has just started will: the most of them.
               max by (agent) (
-                  agent:tasks_started:rate{{window=~"5m|30m"}}
+                  max_over_time(agent:tasks_started:rate{{window="5m"}}[10m])
+                or
+                  agent:tasks_started:rate{{window="30m"}}
                 or
                   label_replace({held("agent:tasks_started:increase1h")} / 3600, "window", "1h", "", "")
               )
@@ -115,10 +120,10 @@ GROUP = Group(
                     and on (agent)
                       {held("agent:watched:hours7d")} >= 24
                     and on (agent)
-                      # and not by chance: tasks differ in turns about as much as turns are many
+                      # and not by chance, where some tasks take thirty times the turns of others
                       {_RUNNING} / on (agent) {held("agent:iterations_per_started_task:median7d")}
-                        > on (agent) 1 + {limit("iterations_running_sigmas")}
-                          / on (agent) sqrt(600 * agent:tasks_started:rate{{window="30m"}}),
+                        > on (agent) 1 + {limit("iterations_running_sigmas")} * {_SPREAD}
+                          / on (agent) sqrt(600 * agent:tasks_started:rate{{window="30m"}} >= 20),
                   "of", "running", "", ""
                 )
               or
