@@ -62,8 +62,8 @@ def group(thresholds: Thresholds) -> Group:
             Recording(
                 _WEEK,
                 f"""
-                  sum by (agent) (avg_over_time({_SLOW_1H}{{over="p99"}}[7d:1h] offset 1h))
-                /
+                  sum by (agent, over) (avg_over_time({_SLOW_1H}[7d:1h] offset 1h))
+                / on (agent) group_left ()
                   sum by (agent) (avg_over_time({_TIMED_1H}[7d:1h] offset 1h))
                 """,
             ),
@@ -87,7 +87,7 @@ def group(thresholds: Thresholds) -> Group:
                     2 * sqrt({_TIMED}) * on (agent, window) (
                         asin(sqrt(sum by (agent, window) ({_RATIO}{{over="p99"}})))
                       - on (agent) group_left ()
-                        asin(sqrt(clamp_max({_WEEK}, 1) or agent:seen * 0.01))
+                        asin(sqrt(sum by (agent) (clamp_max({_WEEK}{{over="p99"}}, 1)) or agent:seen * 0.01))
                     ) > 2
                   unless on (agent, window) (
                       # six slow hours are past trouble, unless the last minutes are slow as well
@@ -119,6 +119,15 @@ def group(thresholds: Thresholds) -> Group:
                     2 * sqrt({_TIMED}) * on (agent, window)
                       (asin(sqrt(sum by (agent, window) ({_RATIO}{{over="p50"}}))) - {_HALF})
                       > on (agent) group_left () {limit("latency_sigmas")}
+                  and on (agent, window)
+                    # unlike this agent: where tasks of a minute are normal they are no news
+                    2 * sqrt({_TIMED}) * on (agent, window) (
+                        asin(sqrt(sum by (agent, window) ({_RATIO}{{over="p50"}})))
+                      - on (agent) group_left ()
+                        asin(sqrt(clamp_max(sum by (agent) ({_WEEK}{{over="p50"}}), 1)))
+                    ) > on (agent) group_left () {limit("latency_p50_sigmas_own")}
+                  and on (agent)
+                    {held("agent:watched:hours7d")} >= 24
                   unless on (agent, window) (
                       {_RATIO}{{window="6h"}}
                     unless on (agent)

@@ -83,14 +83,18 @@ def troubles(step: int, now: float) -> Iterator[Span]:
         for number in range(tasks):
             yield from _loop(agent, (len(agent) << 32) + number + 1, now)
     for number in range(4):
-        yield _call("outage", (1 << 40) + number + 1, now, error="503")
-        yield _call("wobbly", (1 << 41) + number + 1, now, error="503" if number == 0 else "")
-    yield _call("unpriced", 1 << 42, now, model="homegrown-9000", tokens=5_000)
-    yield _call("priced", 1 << 43, now, tokens=5_000)
+        # each of a task of its own: one that goes on and on would be a loop
+        yield _call("outage", next(_ids) << 40, now, error="503")
+        yield _call("wobbly", next(_ids) << 40, now, error="503" if number == 0 else "")
+    yield _call("unpriced", next(_ids) << 40, now, model="homegrown-9000", tokens=5_000)
+    yield _call("priced", next(_ids) << 40, now, tokens=5_000)
     for agent in ("storm", "storm-in-budget"):
         for _ in range(10):
             yield from _task(agent, now, 0.05)
-    if step == 6:
+    for agent in ("burst", "backlog"):
+        # known before: the first scrape of an agent shows no increase
+        yield from _task(agent, now, 0.01)
+    if step == 12:
         for number in range(20):
             yield from _task("burst", now, 15)
             yield from _task("backlog", now - 3600 + 120 * number, 15)
