@@ -6,7 +6,7 @@ tasks can be counted. So a limit has to be a bucket's bound. Each task is held a
 
 from math import asin, sqrt
 
-from alert_rules.promql import bound_regex, judged, limit, within_bound
+from alert_rules.promql import bound_regex, held, judged, limit, within_bound
 from alert_rules.rules import Alert, Group, Recording, Severity
 from alert_rules.thresholds import Thresholds
 
