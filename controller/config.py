@@ -15,8 +15,8 @@ from exporter.config import Address, Count, File, HttpListener, Positive, expand
 
 ENV_PREFIX = "AGENT_ONCALL_CONTROLLER_"
 
-Action = Literal["breaker", "off", "prompt", "model", "provider", "rollout_back"]
-ACTIONS: tuple[Action, ...] = ("breaker", "off", "prompt", "model", "provider", "rollout_back")
+Action = Literal["breaker", "off", "prompt", "model", "provider", "rollout"]
+ACTIONS: tuple[Action, ...] = ("breaker", "off", "prompt", "model", "provider", "rollout")
 
 
 def _off(value: object) -> object:
@@ -40,7 +40,7 @@ class Modes(_Strict):
     prompt: Mode = Field(default="dry-run", description="The earlier prompt: success rate down by over 20 %.")
     model: Mode = Field(default="dry-run", description="The earlier model: cost per task over 3x.")
     provider: Mode = Field(default="dry-run", description="The backup provider: provider outage (A11).")
-    rollout_back: Mode = Field(default="dry-run", description="All users back on stable.")
+    rollout: Mode = Field(default="dry-run", description="All users back on stable.")
 
 
 class AgentModes(_Strict):
@@ -51,7 +51,7 @@ class AgentModes(_Strict):
     prompt: Mode | None = Field(default=None, description="As in `actions`.")
     model: Mode | None = Field(default=None, description="As in `actions`.")
     provider: Mode | None = Field(default=None, description="As in `actions`.")
-    rollout_back: Mode | None = Field(default=None, description="As in `actions`.")
+    rollout: Mode | None = Field(default=None, description="As in `actions`.")
 
 
 class PrometheusSettings(_Strict):

@@ -54,6 +54,10 @@ class Metrics:
         for rollout in rollouts:
             self._percent.labels(rollout.agent, rollout.id).set(0 if rollout.paused else rollout.percent)
 
+    def none_yet(self) -> None:
+        """Nobody has made a state: there is nothing that could not be read."""
+        self._read_ok.set(1)
+
     def unreadable(self) -> None:
         """The state can't be read: what was last known of it stays."""
         self._read_ok.set(0)

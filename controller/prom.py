@@ -169,11 +169,11 @@ def traffic(prometheus: Prometheus, agent: str) -> tuple[float | None, float | N
 def agrees_on_loops(prometheus: Prometheus, agent: str, now_only: bool) -> bool:
     """Whether more than spending says that tasks run away.
 
-    At this moment: three tasks loop. Within the last minutes: AgentRunawayLoop fires, or breakers inside agents tripped
-    (all but those that followed the fleet's).
+    At this moment: any task loops. Within the last minutes: three loop, AgentRunawayLoop fires, or breakers inside
+    agents tripped (all but those that followed the fleet's).
     """
     selector = f"agent={_quoted(agent)}"
-    looping = f"sum(agent_tasks_looping{{{selector}}}) >= 3"
+    looping = f"sum(agent_tasks_looping{{{selector}}}) >= {1 if now_only else 3}"
     lately = (
         f'max(ALERTS{{alertname="AgentRunawayLoop",alertstate="firing",{selector}}}) > 0',
         f'sum(increase(agent_breaker_trips_total{{{selector},why!="{FLEET}"}}[10m])) > 0',

@@ -6,11 +6,13 @@ again: people win. `resolved` undoes nothing.
 """
 
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent_oncall.models import answers
 from agent_oncall.schema import State, parse_time
 from controller import actions, rollouts
 from controller.config import Action, Settings
@@ -30,7 +32,8 @@ _ACTIONS: Mapping[str, Action] = {
     "model": "model",
     "provider": "provider",
     "backup provider": "provider",
-    "rollout back": "rollout_back",
+    "rollout": "rollout",
+    "rollout back": "rollout",
 }
 _NAMES: Mapping[Action, str] = {
     "breaker": "breaker open",
@@ -38,9 +41,10 @@ _NAMES: Mapping[Action, str] = {
     "prompt": "rollback prompt",
     "model": "rollback model",
     "provider": "rollback provider",
-    "rollout_back": "rollout back",
+    "rollout": "rollout back",
 }
 _FLAGS: Mapping[Action, str] = {"breaker": "breaker", "off": "enabled"}
+_UNCLEAN = re.compile(r"[^A-Za-z0-9_.:/@-]")  # what the exporter replaces in a label
 _AGREEMENT_SECONDS = 600.0
 _REMEMBERED = 10_000
 
@@ -57,6 +61,7 @@ class Alert:
     starts_at: float
     firing: bool
     variant: str
+    model: str
     summary: str
 
     @property
@@ -173,7 +178,7 @@ class Responder:
         except actions.UnknownAgent as error:
             return self._failed(alert, action, "unknown_agent", str(error))
         except StoreError as error:
-            return self._failed(alert, action, "state", str(error), retry=True)
+            return self._failed(alert, action, "state", str(error), retry=self._store.begun)
         half_open = action == "breaker" and agent.breaker is not None and agent.breaker.state == "half_open"
         if any(_same(entry, alert) for entry in log_entries) and not half_open:
             return Outcome("done before", f"{alert.agent}: {_NAMES[action]} was done for this alert before")
@@ -279,7 +284,7 @@ def apply(state: State, alert: Alert, action: Action, history: Iterable[Entry], 
     """The state after an alert's action, and what it is called in the log. Refused if it can't be.
 
     Where a rollout runs and the alert is the canary's, or nobody's in particular, the canary is what changed last: the
-    prompt's and the model's alerts end the rollout.
+    prompt's and the model's alerts end the rollout. So does an outage of the canary's model alone.
     """
     agent = alert.agent
     match action:
@@ -289,14 +294,26 @@ def apply(state: State, alert: Alert, action: Action, history: Iterable[Entry], 
         case "off":
             return actions.switch(state, agent, on=False, since=now, why=alert.summary or alert.name), _NAMES[action]
         case "provider":
+            config = actions.config_of(state, agent)
+            failing = {
+                name for name, bundle in config.variants.items() if alert.model and _is(bundle.model, alert.model)
+            }
+            if failing == {"canary"}:
+                return rollouts.back(state, agent), _NAMES["rollout"]
+            if failing == {"backup"} and config.default == "stable":
+                raise actions.Refused(f"agent {agent}: {alert.model}, which fails, is the backup's own model")
             return actions.to_backup(state, agent), _NAMES[action]
-        case "rollout_back":
+        case "rollout":
             return rollouts.back(state, agent), _NAMES[action]
         case "prompt" | "model":
             running = rollouts.Rollout.of(agent, actions.config_of(state, agent))
             if running is not None and alert.variant != "stable":
-                return rollouts.back(state, agent), _NAMES["rollout_back"]
+                return rollouts.back(state, agent), _NAMES["rollout"]
             return actions.restore(state, agent, action, history), _NAMES[action]
+
+
+def _is(model: str, label: str) -> bool:
+    return label in (model, _UNCLEAN.sub("_", model)) or answers(model, label)
 
 
 class BadBody(ValueError):
@@ -324,6 +341,7 @@ def parse_alerts(body: object) -> list[Alert]:
                     starts_at=began.timestamp(),
                     firing=content.get("status") == "firing",
                     variant=str(labels.get("variant", "")),
+                    model=str(labels.get("model", "")),
                     summary=str((content.get("annotations") or {}).get("summary", ""))[:500],
                 )
             )

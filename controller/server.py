@@ -121,7 +121,7 @@ class Server:
 
     def judge(self) -> None:
         """Judges every running rollout, once; rolls back and promotes where its settings say so."""
-        if self._judge is None:
+        if self._judge is None or not self._store.begun:
             return
         found: list[tuple[Rollout, Verdict]] = []
         for rollout in running(self._store.read()):
@@ -166,8 +166,12 @@ class Server:
             self._good = body
             self.metrics.state(state, running(state))
         except (OSError, StateError, Refused) as error:
-            self.metrics.unreadable()
-            self._tell_once(f"{self._store.path}: {error}; what was last good is served")
+            if self._store.begun:
+                self.metrics.unreadable()
+                self._tell_once(f"{self._store.path}: {error}; what was last good is served")
+            else:
+                self.metrics.none_yet()
+                self._tell_once(f"{self._store.path}: there is no state yet: agent-oncall state init makes it")
         try:
             size = self._store.audit_path.stat().st_size
         except OSError:

@@ -80,6 +80,11 @@ class Store:
         """The clock that stamps changes, in unix seconds."""
         return self._clock()
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is, or was, a state."""
+        return self.path.exists() or self.audit_path.exists()
+
     def read(self) -> State:
         """The state in force. StoreError if there is none or it is not of the shape."""
         try:

@@ -11,9 +11,9 @@ from controller.plan import DEFAULT, Plan
 from controller.prom import PrometheusError
 from controller.responder import Alert, BadBody, Outcome, Responder, parse_alerts
 from controller.store import iso
-from tests.controller.states import BUNDLE, START, Clock, new_store
+from tests.controller.states import BACKUP, BUNDLE, START, Clock, new_store
 
-ALL_ACT = Modes(breaker="act", off="act", prompt="act", model="act", provider="act", rollout_back="act")
+ALL_ACT = Modes(breaker="act", off="act", prompt="act", model="act", provider="act", rollout="act")
 NEXT = replace(BUNDLE, prompt_version="1.10.0", model="gpt-4o-2024-11-20")
 
 
@@ -94,9 +94,10 @@ def alert(
     firing: bool = True,
     began: float | None = None,
     variant: str = "",
+    model: str = "",
 ) -> Alert:
     moment = site.clock.now if began is None else began
-    return Alert(name, agent, action, f"{name}-{agent}", iso(moment), moment, firing, variant, "tasks loop")
+    return Alert(name, agent, action, f"{name}-{agent}", iso(moment), moment, firing, variant, model, "tasks loop")
 
 
 def test_a_runaway_loop_opens_the_breaker(tmp_path: Path) -> None:
@@ -153,6 +154,20 @@ def test_an_outage_switches_to_the_backup_provider(tmp_path: Path, action: str) 
     site = Site(tmp_path)
     assert site.take(alert(site, action, "AgentProviderOutage")) == ["done"]
     assert actions.config_of(site.store.read(), "support").default == "backup"
+
+
+def test_an_outage_of_the_canarys_model_takes_back_the_canary(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.change(rollouts.start(site.store.read(), "support", NEXT, DEFAULT, now=START))
+    site.clock.now += 10
+    assert site.take(alert(site, "provider", "AgentProviderOutage", model=NEXT.model)) == ["done"]
+    config = actions.config_of(site.store.read(), "support")
+    assert (config.default, set(config.variants)) == ("stable", {"stable", "backup"})
+
+
+def test_an_outage_of_the_backup_does_not_switch_to_it(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert site.take(alert(site, "provider", "AgentProviderOutage", model=BACKUP.model)) == ["refused"]
 
 
 @pytest.mark.parametrize("action", ["prompt", "model"])

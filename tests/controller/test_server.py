@@ -196,6 +196,19 @@ async def test_a_broken_or_missing_file_leaves_the_last_good_state_served(tmp_pa
         await at.until(unreadable)
 
 
+async def test_before_there_is_a_state_nothing_is_unreadable(tmp_path: Path) -> None:
+    async with site(tmp_path, actions={}) as at:
+        empty = Server(at.server._settings, Store(tmp_path / "none" / "flags.json"))
+        await empty.start()
+        try:
+            there = Site(empty, at.store, at.http, tmp_path)
+            assert await there.sample("agent_state_read_ok") == 1
+            assert (await there.get("/state", READER))[0] == 503
+            assert (await there.post("/alerts", body()))[0] == 200
+        finally:
+            await empty.stop()
+
+
 async def test_the_state_is_served_as_metrics(tmp_path: Path) -> None:
     async with site(tmp_path) as at:
         at.store.change(
