@@ -155,7 +155,11 @@ def _normal(inhibition: Mapping[str, Any]) -> tuple[frozenset[Any], ...]:
 
 def _heartbeat(server: Server) -> Iterator[Finding]:
     query = [("filter", 'alertname="Watchdog"'), ("filter", 'cause="watchdog"'), ("active", "true")]
-    found = server.json("/api/v2/alerts", query)
+    try:
+        found = server.json("/api/v2/alerts", query)
+    except NoAnswer as error:
+        yield Finding(f"Alertmanager: {error}", "ask again; if it stays so, its log may say why")
+        return
     if not found:
         yield Finding(
             "no Watchdog: nothing arrives from Prometheus",

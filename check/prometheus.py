@@ -52,23 +52,29 @@ def check(
 ) -> Iterator[Finding]:
     """Everything about this server. `without` names components that are not in use; `now` is in epoch seconds."""
     try:
-        found = server.json("/api/v1/rules")["data"]["groups"]
+        found = server.data("/api/v1/rules")["groups"]
     except NoAnswer as error:
         yield Finding(f"Prometheus: {error}", "is it running, and is this its address? (--prometheus)")
         return
     yield from _version(server)
     yield from rules.same_rules(groups, site, found)
     yield from rules.evaluation(groups, found)
-    yield from _targets(server)
-    yield from _series(server, groups, without, time.time() if now is None else now)
-    yield from _exemplars(server)
-    yield from _retention(server, groups)
-    yield from _alertmanagers(server)
+    for answers in (
+        _targets(server),
+        _series(server, groups, without, time.time() if now is None else now),
+        _exemplars(server),
+        _retention(server, groups),
+        _alertmanagers(server),
+    ):
+        try:
+            yield from answers
+        except NoAnswer as error:
+            yield Finding(f"Prometheus: {error}", "ask again; if it stays so, its log may say why")
 
 
 def _version(server: Server) -> Iterator[Finding]:
     try:
-        build = server.json("/api/v1/status/buildinfo")["data"]
+        build = server.data("/api/v1/status/buildinfo")
     except NoAnswer:
         yield Finding(f"Prometheus answers at {server.url}")
         return
@@ -84,7 +90,7 @@ def _version(server: Server) -> Iterator[Finding]:
 
 
 def _query(server: Server, promql: str) -> list[dict[str, Any]]:
-    result: list[dict[str, Any]] = server.json("/api/v1/query", {"query": promql})["data"]["result"]
+    result: list[dict[str, Any]] = server.data("/api/v1/query", {"query": promql})["result"]
     return result
 
 
@@ -132,7 +138,7 @@ def _targets(server: Server) -> Iterator[Finding]:
 def _active_targets(server: Server) -> dict[str, dict[str, Any]]:
     """Instance → what Prometheus tells of the scrapes; nothing where the server has no scrapes of its own."""
     try:
-        active = server.json("/api/v1/targets", {"state": "active"})["data"]["activeTargets"]
+        active = server.data("/api/v1/targets", {"state": "active"})["activeTargets"]
     except NoAnswer:
         return {}
     return {
@@ -145,7 +151,7 @@ def _series(server: Server, groups: Sequence[Group], without: Collection[str], n
     readers = _readers(groups)
     lately = {"start": f"{now - 3600:.0f}", "end": f"{now:.0f}"}
     match = [("match[]", '{__name__=~"agent_.+"}'), *lately.items()]
-    there = set(server.json("/api/v1/label/__name__/values", match)["data"])
+    there = set(server.data("/api/v1/label/__name__/values", match))
     read = [name for name in readers if name in _SAMPLES]
     if "agent_tasks_started_total" not in there:
         yield Finding(
@@ -222,7 +228,7 @@ def _missing(
 def _scraped_families(server: Server) -> set[str]:
     """The families that targets tell of, samples or not."""
     try:
-        return set(server.json("/api/v1/metadata")["data"])
+        return set(server.data("/api/v1/metadata"))
     except NoAnswer:
         return set()
 
@@ -234,7 +240,7 @@ def _is_scraped(family: Family, scraped: set[str]) -> bool:
 
 def _labels(server: Server, present: Sequence[str], lately: Mapping[str, str]) -> Iterator[Finding]:
     for name in present:
-        found = set(server.json("/api/v1/labels", [("match[]", name), *lately.items()])["data"])
+        found = set(server.data("/api/v1/labels", [("match[]", name), *lately.items()]))
         labels = set(_SAMPLES[name].labels)
         if covered := sorted(label for label in labels if f"exported_{label}" in found):
             yield Finding(
@@ -251,8 +257,8 @@ def _labels(server: Server, present: Sequence[str], lately: Mapping[str, str]) -
 def _exemplars(server: Server) -> Iterator[Finding]:
     todo = "start Prometheus with --enable-feature=exemplar-storage: without, no dot on a graph opens a trace"
     try:
-        features = server.json("/api/v1/status/flags")["data"].get("enable-feature", "")
-        config = yaml.safe_load(server.json("/api/v1/status/config")["data"]["yaml"]) or {}
+        features = server.data("/api/v1/status/flags").get("enable-feature", "")
+        config = yaml.safe_load(server.data("/api/v1/status/config")["yaml"]) or {}
     except (NoAnswer, yaml.YAMLError):
         yield Finding("exemplars: this server does not tell whether it stores them")
         return
@@ -268,7 +274,7 @@ def _exemplars(server: Server) -> Iterator[Finding]:
 def _retention(server: Server, groups: Sequence[Group]) -> Iterator[Finding]:
     needed = max((expressions.lookback(rule.expr) for group in groups for rule in group.rules), default=timedelta())
     try:
-        told = server.json("/api/v1/status/runtimeinfo")["data"].get("storageRetention", "")
+        told = server.data("/api/v1/status/runtimeinfo").get("storageRetention", "")
     except NoAnswer:
         told = ""
     kept = rules.seconds(told.partition(" or ")[0])
@@ -286,7 +292,7 @@ def _retention(server: Server, groups: Sequence[Group]) -> Iterator[Finding]:
 
 def _alertmanagers(server: Server) -> Iterator[Finding]:
     try:
-        active = server.json("/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
+        active = server.data("/api/v1/alertmanagers")["activeAlertmanagers"]
     except NoAnswer:
         yield Finding("alerting: this server does not tell which Alertmanager it sends to")
         return

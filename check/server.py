@@ -24,10 +24,11 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server by its base address, and the bearer token that it asks for, if any."""
+    """A server by its base address, with the bearer token that it asks for, and the tenant that Mimir does."""
 
     url: str
     token: str = field(default="", repr=False)
+    tenant: str = ""
 
     def text(self, path: str, query: Query = (), accept: str = "*/*") -> str:
         """The body of an answer 2xx. Raises NoAnswer."""
@@ -36,6 +37,8 @@ class Server:
         request.add_header("Accept", accept)
         if self.token:
             request.add_header("Authorization", f"Bearer {self.token}")
+        if self.tenant:
+            request.add_header("X-Scope-OrgID", self.tenant)
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
                 body: bytes = answer.read(_MOST_BYTES)
@@ -53,3 +56,10 @@ class Server:
             return json.loads(text)
         except ValueError:
             raise NoAnswer(self.url.rstrip("/") + path, "answers something that is not JSON") from None
+
+    def data(self, path: str, query: Query = ()) -> Any:
+        """What an answer of Prometheus' API holds. Raises NoAnswer."""
+        answer = self.json(path, query)
+        if not isinstance(answer, dict) or "data" not in answer:
+            raise NoAnswer(self.url.rstrip("/") + path, "answers something that is not of Prometheus' API")
+        return answer["data"]

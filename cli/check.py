@@ -60,6 +60,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         servers.add_argument(
             f"--{name}-token-file", type=Path, metavar="FILE", help=f"holds the bearer token that {name} asks for"
         )
+    servers.add_argument(
+        "--tenant", default="", metavar="NAME", help="Mimir's tenant, told to Prometheus and Alertmanager"
+    )
     parser.add_argument(
         "--without",
         action="append",
@@ -92,10 +95,10 @@ def _findings(options: argparse.Namespace, thresholds: Thresholds, tokens: dict[
     for address in options.exporter or ():
         yield from others.exporter(Server(address))
     if options.prometheus:
-        server = Server(options.prometheus, tokens["prometheus"])
+        server = Server(options.prometheus, tokens["prometheus"], options.tenant)
         yield from prometheus.check(server, groups(thresholds), site(options), without=options.without)
     if options.alertmanager:
-        server = Server(options.alertmanager, tokens["alertmanager"])
+        server = Server(options.alertmanager, tokens["alertmanager"], options.tenant)
         acting = "controller" not in options.without
         yield from alertmanager.check(server, alerts(), acting=acting)
     if options.controller:

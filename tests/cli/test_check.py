@@ -300,6 +300,24 @@ async def test_servers_that_do_not_answer_are_named() -> None:
     assert text.endswith("5 problems\n")
 
 
+async def test_a_server_that_has_only_rules_is_asked_for_the_rest_in_vain() -> None:
+    pages = {"/api/v1/rules": '{"data": {"groups": []}}', "/api/v1/labels": "{}"}
+    with answering(pages) as ruler:
+        code, text = await check("--prometheus", ruler, "--alertmanager", "")
+
+    assert code == 1
+    assert any("/api/v1/query answers 404" in line.replace(":", "") for line in problems(text))
+    assert "does not tell whether it stores them" in text
+
+
+async def test_something_else_than_a_prometheus_is_told_from_one() -> None:
+    with answering({"/api/v1/rules": "[]"}) as other:
+        code, text = await check("--prometheus", other, "--alertmanager", "")
+
+    assert code == 1
+    assert "answers something that is not of Prometheus' API" in text
+
+
 @contextmanager
 def answering(pages: dict[str, str], token: str = "") -> Iterator[str]:
     """A server that has these pages, for whoever knows the token; its address."""
