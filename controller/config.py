@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -11,7 +11,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from exporter.config import Address, Count, File, HttpListener, Positive, expand_home
+from exporter.config import Address, Count, File, ListenAddress, Positive, Tls, expand_home
 
 ENV_PREFIX = "AGENT_ONCALL_CONTROLLER_"
 
@@ -31,7 +31,25 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Modes(_Strict):
+class Listener(_Strict):
+    """Where the controller listens."""
+
+    address: ListenAddress = Field(default=Address("127.0.0.1", 9465), description="HOST:PORT; port 0: any free one.")
+    tls: Tls | None = None
+
+
+class _ByAction(_Strict):
+    @model_validator(mode="before")
+    @classmethod
+    def _off_as_a_key(cls, value: object) -> object:
+        return (
+            {"off" if key is False else key: given for key, given in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+
+class Modes(_ByAction):
     """What an alert's action may do by itself: nothing (`off`), be logged and counted (`dry-run`), wait for a person's
     word (`confirm`), or change the state (`act`)."""
 
@@ -43,7 +61,7 @@ class Modes(_Strict):
     rollout: Mode = Field(default="dry-run", description="All users back on stable.")
 
 
-class AgentModes(_Strict):
+class AgentModes(_ByAction):
     """The same for one agent; what isn't given is as for every agent."""
 
     breaker: Mode | None = Field(default=None, description="As in `actions`.")
@@ -78,7 +96,7 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=False
     )
 
-    listen: HttpListener = HttpListener(address=Address("127.0.0.1", 9465))
+    listen: Listener = Listener()
     state: Annotated[Path, BeforeValidator(expand_home)] = Field(
         default=Path("state/flags.json"), description="The state file; the audit log is beside it."
     )

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,14 +14,14 @@ from aiohttp import web
 
 from agent_oncall.schema import loads
 from controller import actions, rollouts
-from controller.config import ACTIONS, Settings
+from controller.config import ACTIONS, Listener, Settings
 from controller.follow import Follower, FollowError
 from controller.plan import DEFAULT
 from controller.rollouts import Rollout
 from controller.server import Server
 from controller.store import Store
 from controller.verdict import Decision, Verdict
-from exporter.config import Address, ConfigError, HttpListener, load_as
+from exporter.config import Address, ConfigError, keys, load_as
 from tests.controller.states import BUNDLE, START, Clock, new_store
 
 WRITER, READER = {"Authorization": "Bearer writer"}, {"Authorization": "Bearer reader"}
@@ -65,7 +66,7 @@ async def site(folder: Path, **settings: Any) -> AsyncIterator[Site]:
     for name in ("writer", "reader"):
         (folder / name).write_text(f"{name}\n")
     given: dict[str, Any] = {
-        "listen": HttpListener(address=Address("127.0.0.1", 0)),
+        "listen": Listener(address=Address("127.0.0.1", 0)),
         "token_file": folder / "writer",
         "state_token_file": folder / "reader",
         "state": store.path,
@@ -388,6 +389,25 @@ def test_without_any_setting_it_listens_on_this_machine_and_acts_on_nothing(tmp_
     assert {found.mode("any", action) for action in ACTIONS} == {"dry-run"}
 
 
+def test_the_documented_example_and_page_name_every_setting(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    example = docs / "controller.example.yml"
+    page = (docs / "controller.md").read_text()
+    text = re.sub(r"(?m)^#(?=[a-z ]*[a-z_]+:| {2})", "", example.read_text())
+    for path in set(re.findall(r"/etc/agent-oncall/[\w.-]+", text)):
+        file = tmp_path / Path(path).name
+        file.write_text("t\n")
+        text = text.replace(path, str(file))
+    (tmp_path / "all.yml").write_text(text)
+    found = load_as(Settings, tmp_path / "all.yml").model_dump(exclude_unset=True)
+    for key in keys(Settings):
+        at: Any = found
+        for part in key.name.replace("NAME", "support").split("."):
+            assert part in at, f"{key.name} is not in {example.name}"
+            at = at[part]
+        assert f"`{key.name}`" in page or key.name.startswith("agents."), f"{key.name} is not in controller.md"
+
+
 def test_a_token_is_required() -> None:
     with pytest.raises(ConfigError, match="token_file: has to be given"):
         load_as(Settings)
@@ -413,7 +433,7 @@ def test_a_port_in_use_is_told(tmp_path: Path) -> None:
     from exporter.listen import ListenError
 
     async def start(port: int) -> None:
-        async with site(tmp_path, listen=HttpListener(address=Address("127.0.0.1", port))):
+        async with site(tmp_path, listen=Listener(address=Address("127.0.0.1", port))):
             pass
 
     with socket.socket() as taken:
