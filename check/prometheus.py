@@ -203,23 +203,27 @@ def _missing(
 ) -> Iterator[Finding]:
     scraped = _scraped_families(server)
     explained: dict[str, set[str]] = {}
+    unserved: dict[str, set[str]] = {}
     for name in missing:
         family = _SAMPLES[name]
-        hang = listed(sorted(readers[name])) or "recorded series"
         if family.served_by in without:
             explained.setdefault(f"no {family.served_by} is in use, as you said", set()).add(name)
         elif _is_scraped(family, scraped):
             reason = _NOT_YET.get(family.name, "nothing of the kind has happened")
             explained.setdefault(reason, set()).add(name)
-        elif family.served_by in COMPONENTS:
+        else:
+            unserved.setdefault(family.served_by, set()).add(name)
+    for component, names in unserved.items():
+        alerts = set().union(*(readers[name] for name in names))
+        what = f"{listed(sorted(alerts)) or 'no alert'} can never fire: there is no {listed(sorted(names))}"
+        if component in COMPONENTS:
             yield Finding(
-                f"{hang} can never fire: there is no {name}, which the {family.served_by} serves",
-                f"scrape the {family.served_by}, or say --without {family.served_by} where you do not use it",
+                f"{what}, which the {component} serves",
+                f"scrape the {component}, or say --without {component} where you do not use it",
             )
         else:
             yield Finding(
-                f"{hang} can never fire: there is no {name}",
-                "is the exporter scraped, of this version, and are none of its series dropped by relabelling?",
+                what, "is the exporter scraped, of this version, and are none of its series dropped by relabelling?"
             )
     for reason, names in explained.items():
         yield Finding(f"no sample of {listed(sorted(names))}: {reason}")

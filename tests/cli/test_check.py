@@ -310,6 +310,20 @@ async def test_a_server_that_has_only_rules_is_asked_for_the_rest_in_vain() -> N
     assert "does not tell whether it stores them" in text
 
 
+async def test_a_prometheus_without_an_exporter_is_told_so_once_for_all_series() -> None:
+    pages = {
+        "/api/v1/rules": '{"data": {"groups": []}}',
+        "/api/v1/query": '{"data": {"result": []}}',
+        "/api/v1/label/__name__/values": '{"data": []}',
+        "/api/v1/metadata": '{"data": {}}',
+    }
+    with answering(pages) as empty:
+        _, text = await check("--prometheus", empty, "--alertmanager", "", *UNUSED)
+
+    assert any("there is no job agent-exporter" in line for line in problems(text))
+    assert sum("can never fire" in line for line in problems(text)) == 1
+
+
 async def test_something_else_than_a_prometheus_is_told_from_one() -> None:
     with answering({"/api/v1/rules": "[]"}) as other:
         code, text = await check("--prometheus", other, "--alertmanager", "")
