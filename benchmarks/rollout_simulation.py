@@ -126,7 +126,13 @@ def _stage(people: Population, stage: Stage, limits: Limits) -> Outcome:
             if hours >= DEFAULT.hold_hours and hours % DEFAULT.look_hours == 0:
                 look = now
             verdict = judge(
-                now, guard=stage.guard, limits=limits, hours=hours, hold_hours=DEFAULT.hold_hours, look=look
+                now,
+                guard=stage.guard,
+                limits=limits,
+                hours=hours,
+                hold_hours=DEFAULT.hold_hours,
+                look=look,
+                explain=False,
             )
             if verdict.decision is Decision.PROMOTE:
                 return Outcome("promoted", hours / 24)

@@ -8,7 +8,7 @@ looking once.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -219,7 +219,7 @@ def measure_cost(sums: Sums) -> tuple[Measured | None, float]:
         return None, compared
     ratio = spent / expected
     bias = shards / (shards - 1)
-    own = math.sqrt(bias * sum((c - ratio * e) ** 2 for c, e in zip(canary_excess, expected_by_shard, strict=True)))
+    own = math.sqrt(bias * _squares(canary_excess, expected_by_shard, ratio))
     e_canary = own / expected
     e_stable = math.sqrt(bias * sum(w * w for w in stable_weighted)) / expected
     # A small canary has seldom met the costly tasks yet: it is given at least the spread of stable's.
@@ -242,12 +242,14 @@ def judge(
     hold_hours: float,
     look: Sums | None,
     look_hours: float = 24.0,
+    explain: bool = True,
 ) -> Verdict:
     """The verdict on a stage that has run for `hours`.
 
     Harm counts at every moment (`now`). That all is well is asked every `look_hours` only, from `hold_hours` on
     (`look`: the sums at the last such moment; None before): with each further look at a point estimate a canary that is
-    exactly as bad as allowed gets another chance.
+    exactly as bad as allowed gets another chance. Without `explain` the decision is the same, and what harm is still
+    possible and how much is missing is left out: that takes most of the time.
     """
     tasks = sum(_started(now.canary))
     success = measure_success(now)
@@ -285,12 +287,14 @@ def judge(
     if reasons and hours >= hold_hours:
         return verdict(Decision.HOLD, *reasons)
     if look is not None:
-        again, stretch = _doubts(look, guard, limits)
+        again, stretch = _doubts(look, guard, limits, explain)
         if not again:
             return verdict(Decision.PROMOTE, "as good as stable, as far as this stage has to prove")
         reasons.extend(again)
+    elif not explain:
+        stretch = None
     else:
-        doubts, stretch = _doubts(now, guard, limits)
+        doubts, stretch = _doubts(now, guard, limits, explain)
         reasons.extend(f"so far: {doubt}" for doubt in doubts)
     if stretch is None:
         return verdict(Decision.HOLD, *reasons)
@@ -314,7 +318,7 @@ def _harms(success: Measured, cost: Measured | None, limits: Limits) -> list[tup
     return found
 
 
-def _doubts(sums: Sums, guard: Guard, limits: Limits) -> tuple[list[str], float | None]:
+def _doubts(sums: Sums, guard: Guard, limits: Limits, explain: bool) -> tuple[list[str], float | None]:
     """What speaks against the next stage, and how many times the tasks would settle it (None: more won't help)."""
     success = measure_success(sums)
     cost, _ = measure_cost(sums)
@@ -330,7 +334,11 @@ def _doubts(sums: Sums, guard: Guard, limits: Limits) -> tuple[list[str], float 
         elif measured.harm > limits.margin:
             reasons.append(f"{describe(measured)}: more than {limits.margin:.0%} worse, though that may be chance")
             stretch = None
-        elif not measured.proven_below(harm):
+        elif measured.proven_below(harm):
+            continue
+        elif not explain:
+            reasons.append(f"{name}: {harm:.0%} worse is still possible")
+        else:
             most = measured.most()
             possible = "any harm" if math.isinf(most) else f"{most:.0%} worse"
             reasons.append(f"{describe(measured)}: {possible} is still possible, this stage has to rule out {harm:.0%}")
@@ -364,8 +372,9 @@ def _needed(measured: Measured, limit: float) -> float | None:
 
 def _started(arm: Arm) -> list[float]:
     """Started tasks by shard. What ended must have started, even if its start was counted elsewhere."""
-    ended = [sum(column) for column in zip(*arm.ended.values(), strict=True)] if arm.ended else [0.0] * len(arm.started)
-    return [max(pair) for pair in zip(arm.started, ended, strict=True)]
+    if not arm.ended:
+        return list(arm.started)
+    return list(map(max, arm.started, map(sum, zip(*arm.ended.values(), strict=True))))
 
 
 def _unended(arm: Arm) -> float:
@@ -388,8 +397,13 @@ def _rate(arm: Arm) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     rate = successes / n
     shards = len(started)
-    squares = sum((y - rate * m) ** 2 for y, m in zip(arm.succeeded, started, strict=True))
-    between = math.sqrt(shards / (shards - 1) * squares) / n
+    between = math.sqrt(shards / (shards - 1) * _squares(arm.succeeded, started, rate)) / n
     # Agresti-Coull's estimate: with no failure at all the plain one would be certain.
     careful = (successes + 2) / (n + 4)
     return n, rate, max(between, math.sqrt(careful * (1 - careful) / n))
+
+
+def _squares(sums: Sequence[float], sizes: Sequence[float], ratio: float) -> float:
+    """Squared distances of the shards' sums from what their sizes would give."""
+    distances = [y - ratio * m for y, m in zip(sums, sizes, strict=True)]
+    return sum([d * d for d in distances])
