@@ -144,13 +144,13 @@ def _chat(receiver: str) -> dict[str, Any]:
     }
 
 
-def _inhibit(sources: tuple[str, ...], targets: tuple[str, ...]) -> dict[str, Any]:
+def _inhibit(sources: tuple[str, ...], targets: tuple[str, ...], equal: tuple[str, ...] = ("agent",)) -> dict[str, Any]:
     """While one of `sources` fires for an agent, `targets` of the same agent tell nobody."""
     return {
         "source_matchers": [_any_of(sources)],
         # What is inhibited does not reach the controller either, so nothing with an action may be.
         "target_matchers": [_any_of(targets), 'action = ""'],
-        "equal": ["agent"],
+        "equal": list(equal),
     }
 
 
@@ -168,7 +168,8 @@ INHIBIT_RULES: list[dict[str, Any]] = [
         ("AgentErrorRateHigh", "AgentErrorRateCritical", "AgentProviderOutage"),
         ("AgentErrorBudgetBurn", "AgentSuccessRateDrop"),
     ),
-    _inhibit(("AgentSuccessRateCritical",), ("AgentSuccessRateDrop",)),
+    # The canary's fall says nothing of the stable variant.
+    _inhibit(("AgentSuccessRateCritical",), ("AgentSuccessRateDrop",), ("agent", "variant")),
     # A loop is many iterations.
     _inhibit(("AgentCostAnomaly", "AgentRunawayLoop"), ("AgentIterationsSpike",)),
     {

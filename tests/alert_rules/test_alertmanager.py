@@ -290,6 +290,22 @@ async def test_a_loop_and_its_cost_hide_the_iterations_and_not_each_other(oncall
     assert (states["AgentCostAnomaly"], states["AgentRunawayLoop"]) == ("active", "active")
 
 
+async def test_a_canary_that_fails_hides_nothing_of_the_stable_variant(oncall: Oncall) -> None:
+    await oncall.fire(
+        alert("AgentSuccessRateCritical", "canary", "P2", "success", action="prompt", variant="canary"),
+        alert("AgentSuccessRateDrop", "canary", "P2", "success", variant="canary"),
+    )
+    await oncall.states("canary", once="AgentSuccessRateDrop")
+
+    await oncall.fire(alert("AgentSuccessRateDrop", "canary", "P2", "success", variant="stable"))
+    shown = {
+        one["labels"].get("variant"): one["status"]["state"]
+        for one in await oncall.known("canary")
+        if one["labels"]["alertname"] == "AgentSuccessRateDrop"
+    }
+    assert shown == {"canary": "suppressed", "stable": "active"}
+
+
 async def test_one_dead_exporter_of_several_silences_nobody_and_none_left_silences_what_is_no_page(
     oncall: Oncall,
 ) -> None:
