@@ -66,6 +66,14 @@ def test_the_cases_of_a_file_have_names_of_their_own() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_says_in_which_order_its_groups_are_evaluated_since_promtool_takes_any(path: Path) -> None:
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+
+    groups = [Path(name).stem for name in document["rule_files"]]
+    assert len(groups) == 1 or document["group_eval_order"] == groups
+
+
 @pytest.mark.parametrize("alert", sorted(ALERTS))
 def test_an_alert_has_a_case_where_it_fires_and_one_where_it_does_not(alert: str) -> None:
     checks = [
