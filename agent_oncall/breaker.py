@@ -147,7 +147,7 @@ class _Costs:
 
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=_KEEP_COSTS))
     mean: float = 0.0
-    p99: float = 0.0
+    most: float | None = None  # at which a task is cut
     fresh: int = 0
 
 
@@ -170,7 +170,11 @@ class History:
                 costs.fresh = 0
                 ordered = sorted(costs.latest)
                 costs.mean = sum(ordered) / len(ordered)
-                costs.p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+                if len(ordered) >= _ENOUGH_TASKS and costs.mean:
+                    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+                    # Of few tasks, the dearest says little of the dearest to come.
+                    scarce = 1 + 2 * (1 - min(1.0, len(ordered) / 100))
+                    costs.most = self._limits.cost_factor * p99 * scarce
 
     def expected(self, task_type: str) -> float | None:
         """USD that a task of the type costs in the mean; None where nobody knows."""
@@ -187,11 +191,7 @@ class History:
     def most(self, task_type: str) -> float | None:
         """USD at which a task of the type is cut; None until enough have ended."""
         costs = self._by_type.get(task_type)
-        if costs is None or len(costs.latest) < _ENOUGH_TASKS or not costs.p99:
-            return None
-        # Of few tasks, the dearest says little of the dearest to come.
-        scarce = 1 + 2 * (1 - min(1.0, len(costs.latest) / 100))
-        return self._limits.cost_factor * costs.p99 * scarce
+        return None if costs is None else costs.most
 
 
 class _Window:
@@ -316,8 +316,9 @@ class ProcessBreaker:
             if self._open_until is not None and self._act and not account.probe:
                 account.stopped = True
                 return 0.0, False, False
-            more = self._count(account, account.spent + account.reserved + usd)
-            if self._open_until is None and more > 0 and self._window.usd + more > self.budget_usd:
+            budget = self.budget_usd
+            more = self._count(account, account.spent + account.reserved + usd, budget)
+            if self._open_until is None and more > 0 and self._window.usd + more > budget:
                 self._open(now, again=False)
                 if self._act:
                     account.stopped = True
@@ -373,14 +374,17 @@ class ProcessBreaker:
         expected = self.history.expected(task_type)
         return None if expected is None else _SPARE * expected
 
-    def _count(self, account: Account, usd: float) -> float:
+    @staticmethod
+    def _count(account: Account, usd: float, budget: float) -> float:
         """What `usd` spent and reserved in all adds to the window."""
-        return min(account.unexplained(usd), self.budget_usd * _LARGEST_PART) - account.counted
+        unexplained = account.unexplained(usd)
+        return min(unexplained, budget * _LARGEST_PART) - account.counted if unexplained else -account.counted
 
     def _recount(self, account: Account, now: float) -> bool:
-        more = self._count(account, account.spent + account.reserved)
+        budget = self.budget_usd
+        more = self._count(account, account.spent + account.reserved, budget)
         self._take(account, now, more, 0.0)
-        if self._open_until is None and more > 0 and self._window.usd > self.budget_usd:
+        if more > 0 and self._open_until is None and self._window.usd > budget:
             self._open(now, again=False)
             return True
         return False

@@ -103,7 +103,7 @@ class Task(_Block):
         self._runtime = runtime
         self._input_len = input_len
         self._breaker = TaskBreaker(runtime.limits)
-        self._choice: Choice | None = None
+        self._begun = False
         self._account: Account | None = None
         self._span: Span = INVALID_SPAN
         self._token: Token[Context] | None = None
@@ -115,30 +115,19 @@ class Task(_Block):
         self._cut = ""
         self._finished: dict[str, object] = {}
 
-    @property
-    def config(self) -> "Config":
-        return self._chosen.config
+    config: "Config"
+    variant: Variant
+    arms: Mapping[str, Arm]
+    attributes: tracing.Attributes
 
-    @property
-    def variant(self) -> Variant:
-        return self._chosen.variant
-
-    @property
-    def arms(self) -> Mapping[str, Arm]:
-        return self._chosen.arms
-
-    @property
-    def attributes(self) -> tracing.Attributes:
-        return self._chosen.stamps
-
-    @property
-    def _chosen(self) -> Choice:
-        if self._choice is None:
+    def __getattr__(self, name: str) -> object:
+        # Asked only for what is not there: plain attributes cost nothing on each iteration.
+        if name in ("config", "variant", "arms", "attributes"):
             raise RuntimeError("the task has not begun: use it in a `with` block")
-        return self._choice
+        raise AttributeError(name)
 
     def __enter__(self) -> Self:
-        if self._choice is not None:
+        if self._begun:
             raise RuntimeError("the task has begun before: make one for each request")
         runtime = self._runtime
         self._began = runtime.clock()
@@ -150,7 +139,10 @@ class Task(_Block):
         if why is not None:
             runtime.metrics.refused.add(1, {"agent": runtime.agent, "why": why})
             raise BreakerOpen(why, f"agent {runtime.agent} {_TOLD[why]}; use the fallback")
-        self._choice = choice = runtime.choose(self.user_id)
+        self._begun = True
+        choice = runtime.choose(self.user_id)
+        self.config, self.variant, self.arms = choice.config, choice.variant, choice.arms
+        self.attributes = choice.stamps
         attributes: dict[str, str | bool | int | float] = {
             "task.id": self.id,
             "agent.max_iter": choice.config.max_iter,
@@ -395,16 +387,15 @@ class Iteration(_Block):
         runtime, found = self._runtime, self._attributes
         self._answered = True
         found["iteration.latency_ms"] = (runtime.clock() - self._began) * 1e3
-        inputs, outputs = _count(input_tokens), _count(output_tokens)
-        for key, value in (
-            ("iteration.input_tokens", inputs),
-            ("iteration.output_tokens", outputs),
-            ("iteration.cache_read_tokens", _count(cache_read_tokens)),
-            ("iteration.cache_write_tokens", _count(cache_write_tokens)),
+        for key, told in (
+            ("iteration.input_tokens", input_tokens),
+            ("iteration.output_tokens", output_tokens),
+            ("iteration.cache_read_tokens", cache_read_tokens),
+            ("iteration.cache_write_tokens", cache_write_tokens),
         ):
-            if value is not None:
-                found[key] = value
-        self._tokens = inputs or 0, outputs or 0
+            if told is not None and (count := _count(told)) is not None:
+                found[key] = count
+        self._tokens = _count(input_tokens) or 0, _count(output_tokens) or 0
         self._usd = _number(cost_usd)
         if self._usd is None:
             self._usd = runtime.price(self._task.config.model, *self._tokens)

@@ -24,7 +24,6 @@ SCOPE = "agent_oncall"
 TASK, ITERATION, TOOL = "agent.task", "agent.iteration", "tool.execute"
 
 _STAMPS = otel_context.create_key("agent-oncall-stamps")
-_AGENT = "oncall.agent"
 
 
 def start(tracer: Tracer, name: str, attributes: Attributes) -> Span:
@@ -39,6 +38,8 @@ def start(tracer: Tracer, name: str, attributes: Attributes) -> Span:
 def enter(span: Span, values: Mapping[str, object] | None = None) -> Token[Context] | None:
     """Makes the span the current one, for leave() with what this returns. `values` go along in the context."""
     try:
+        if values is None and not span.is_recording():
+            return None  # the one above is as good a parent
         found = trace.set_span_in_context(span)
         for key, value in (values or {}).items():
             found = otel_context.set_value(key, value, found)
@@ -98,10 +99,9 @@ class Stamps:
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         # Not of the SDK's class: an agent without the SDK has none, and the SDK asks for no more than these methods.
+        if getattr(getattr(span, "instrumentation_scope", None), "name", "") == SCOPE:
+            return  # has them from its start
         attributes = otel_context.get_value(_STAMPS, parent_context)
-        have = getattr(span, "attributes", None) or {}
-        if _AGENT in have:
-            return
         if attributes is None:
             # A context that was built by hand, from the parent span alone.
             above = getattr(trace.get_current_span(parent_context), "attributes", None) or {}
