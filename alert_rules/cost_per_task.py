@@ -23,7 +23,11 @@ def _day(name: str, offset: str) -> tuple[Recording, Recording]:
         Recording("agent_task_type:tasks_costed:sum1d", hours(TASKS, "1d", offset), {"day": name}),
         Recording(
             "agent_task_type:cost_usd:mean1d",
-            f'({hours(USD, "1d", offset)}) / (agent_task_type:tasks_costed:sum1d{{day="{name}"}} > 0)',
+            f"""
+              ({hours(USD, "1d", offset)})
+            / on (agent, task_type)
+              (agent_task_type:tasks_costed:sum1d{{day="{name}"}} > 0)
+            """,
             {"day": name},
         ),
     )

@@ -15,7 +15,7 @@ _PROMETHEUS = {
 }
 # A limit has a task type only where a user gave one its own.
 _LIMIT = {"agent:limit": frozenset({"name", "agent", "task_type"})}
-_SETS = ("and", "or", "unless")
+_SETS = ("and", "unless")
 
 
 class Unknown(AssertionError):
@@ -81,8 +81,12 @@ def _combined(expr: ast.BinaryExpr, known: Mapping[str, frozenset[str]]) -> froz
     for label in matching.labels if matching else ():
         _exists(label, left, expr)
         _exists(label, right, expr)
+    if str(expr.op) == "or":
+        return left | right
+    if matching is None and left and right and left != right:
+        raise Unknown(f"nothing matches: {sorted(left ^ right)} are on one side only (in {expr.prettify()})")
     if str(expr.op) in _SETS:
-        return left | right if str(expr.op) == "or" else left
+        return left
     if modifier is None or matching is None:
         # Without `on` both sides have the same labels, or one of them is a scalar.
         return left or right
@@ -98,6 +102,8 @@ def _called(call: ast.Call, known: Mapping[str, frozenset[str]]) -> frozenset[st
     if call.func.name in ("vector", "scalar", "time"):
         return frozenset()
     labels = frozenset[str]().union(*(result_labels(argument, known) for argument in call.args))
+    if call.func.name == "histogram_quantile":
+        return labels - {"le"}
     return labels | {call.args[1].val} if call.func.name == "label_replace" else labels
 
 
