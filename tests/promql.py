@@ -69,7 +69,7 @@ def _aggregated(expr: ast.AggregateExpr, known: Mapping[str, frozenset[str]]) ->
     for label in expr.modifier.labels:
         _exists(label, inner, expr)
     named = frozenset(expr.modifier.labels)
-    if str(expr.op) == "count_values":
+    if str(expr.op) == "count_values" and expr.param is not None:
         return named | {expr.param.val}
     return named if expr.modifier.type == ast.AggModifierType.By else inner - named
 
