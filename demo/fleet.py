@@ -3,13 +3,15 @@
 import heapq
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
-from demo.scenarios import Agent, Runaway, Scenario, TaskType, Tool
+from demo.scenarios import Agent, Outage, Runaway, Scenario, TaskType, Tool
 from demo.spans import Span, Value
 
 _MAX_ITERATIONS = 25
+_DOWN = "APIError: 503"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,25 @@ class Fleet:
             moment += rng.expovariate(peak)
             if rng.random() * self.scenario.peak < self.scenario.traffic(moment - self._start):
                 number += 1
-                yield moment, _ordinary(agent, random.Random(f"{self._seed}/{agent.name}/{number}"), moment)
+                yield moment, self._task(agent, random.Random(f"{self._seed}/{agent.name}/{number}"), moment)
             else:
                 yield moment, None
         yield math.inf, None
+
+    def _task(self, agent: Agent, rng: random.Random, moment: float) -> Iterator[Span]:
+        outage, canary, marks = self.scenario.outage, self.scenario.canary, {}
+        if outage:
+            outage = replace(outage, at=self._start + outage.at, until=self._start + outage.until)
+        if canary and agent.name == canary.agent.name and moment >= self._start + canary.at:
+            user = rng.random()
+            agent, variant = (canary.agent, "canary") if user < canary.share else (agent, "stable")
+            marks = {
+                "oncall.variant": variant,
+                "oncall.rollout": canary.rollout,
+                "oncall.stage": canary.stage,
+                "oncall.shard": str(rng.randrange(16)),
+            }
+        return _ordinary(_Task(agent, rng, moment, _kind(agent, rng), marks), outage)
 
     def _looping(self, runaway: Runaway, rng: random.Random, start: float) -> Iterator[Span]:
         agent = self._agents[runaway.agent]
@@ -151,8 +168,16 @@ class Fleet:
 class _Task:
     """One task as it goes: the next moment, and sums of what its iterations took."""
 
-    def __init__(self, agent: Agent, rng: random.Random, start: float, kind: TaskType) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        rng: random.Random,
+        start: float,
+        kind: TaskType,
+        marks: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.agent = agent
+        self.marks = marks
         self.kind = kind
         self.rng = rng
         self.start = self.now = start
@@ -167,8 +192,12 @@ class _Task:
         output_tokens: int,
         calls: list[tuple[Tool, float, str, str]],
         purpose: str = "progress",
+        error: str = "",
     ) -> Iterator[Span]:
-        """One turn: the LLM call, then the tools it asked for, (tool, seconds, result, hash of the arguments) each."""
+        """One turn: the LLM call, then the tools it asked for, (tool, seconds, result, hash of the arguments) each.
+
+        With an `error` the call failed.
+        """
         self.iterations += 1
         self.input_tokens += input_tokens
         self.output_tokens += output_tokens
@@ -182,22 +211,22 @@ class _Task:
                 "tool.args_hash": arguments,
             }
             self.now += seconds
-            error = "" if result == "ok" else f"{tool.name}: {result}"
+            failed = "" if result == "ok" else f"{tool.name}: {result}"
             yield self._span(
-                "tool.execute", self.rng.getrandbits(64) | 1, span_id, self.now - seconds, attributes, error
+                "tool.execute", self.rng.getrandbits(64) | 1, span_id, self.now - seconds, attributes, failed
             )
         attributes = {
             "iteration.number": self.iterations,
             "iteration.latency_ms": llm_seconds * 1e3,
             "iteration.input_tokens": input_tokens,
             "iteration.output_tokens": output_tokens,
-            "iteration.stop_reason": "tool_use" if calls else "end_turn",
-            "iteration.final": not calls,
+            "iteration.stop_reason": "error" if error else "tool_use" if calls else "end_turn",
+            "iteration.final": not calls and not error,
             "iteration.model": self.agent.model,
             "iteration.purpose": purpose,
             "iteration.ttft_ms": llm_seconds * self.rng.uniform(0.08, 0.25) * 1e3,
         }
-        yield self._span("agent.iteration", span_id, self.root_id, began, attributes)
+        yield self._span("agent.iteration", span_id, self.root_id, began, attributes, error)
 
     def ended(self, status: str, *, success: bool, error: str = "") -> Span:
         confidence = self.rng.betavariate(8, 2) if success else self.rng.betavariate(4, 4)
@@ -219,12 +248,17 @@ class _Task:
     def _span(
         self, name: str, span_id: int, parent_id: int, start: float, attributes: dict[str, Value], error: str = ""
     ) -> Span:
+        attributes |= self.marks
         return Span(self.agent.name, name, self.trace_id, span_id, parent_id, start, self.now, attributes, error)
 
 
-def _ordinary(agent: Agent, rng: random.Random, start: float) -> Iterator[Span]:
-    kind = rng.choices(agent.types, [kind.share for kind in agent.types])[0]
-    task = _Task(agent, rng, start, kind)
+def _kind(agent: Agent, rng: random.Random) -> TaskType:
+    return rng.choices(agent.types, [kind.share for kind in agent.types])[0]
+
+
+def _ordinary(task: _Task, outage: Outage | None) -> Iterator[Span]:
+    """The task from its first call to its end. The outage's times are epoch seconds."""
+    agent, rng, kind = task.agent, task.rng, task.kind
     fate = rng.choices(
         ("success", "failure", "error", "abandoned"),
         (1 - agent.failure - agent.error - agent.abandoned, agent.failure, agent.error, agent.abandoned),
@@ -234,6 +268,11 @@ def _ordinary(agent: Agent, rng: random.Random, start: float) -> Iterator[Span]:
     size, pace = rng.lognormvariate(0, 0.4), rng.lognormvariate(0, 0.3)
     context, purpose = kind.tokens * size, "progress"
     for turn in range(1, turns + 1):
+        if outage and outage.model == agent.model and outage.at <= task.now < outage.until:
+            for attempt in ("progress", "retry"):
+                yield from task.iteration(rng.uniform(1, 4), 0, 0, [], attempt, _DOWN)
+            yield task.ended("error", success=False, error=_DOWN)
+            return
         # A task that is cut short, by an error or by its user, never comes to its last answer.
         last = turn == turns and fate in ("success", "failure")
         calls = [] if last else [_call(agent, rng) for _ in range(1 if rng.random() < 0.8 else 2)]

@@ -1,7 +1,8 @@
 """What the simulated agents are like, and what happens to them."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,30 @@ class Runaway:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A model whose calls fail from `at` to `until`. Each is tried once more, then the task ends as failed."""
+
+    model: str
+    at: float
+    until: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """From `at` on, a share of an agent's tasks is worked on by `agent`, its new version, and marked as such."""
+
+    agent: Agent
+    at: float
+    share: float = 0.1
+    rollout: str = "new-prompt"
+
+    @property
+    def stage(self) -> str:
+        """The stage's percentage, as the rollout names it."""
+        return f"{100 * self.share:.0f}"
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """Agents and what happens to them; times are seconds since the start.
 
@@ -83,6 +108,8 @@ class Scenario:
     peak: float = 1.0
     runaway: Runaway = Runaway()
     runaway_at: float | None = None
+    outage: Outage | None = None
+    canary: Canary | None = None
     seconds: float | None = None
 
 
@@ -134,3 +161,26 @@ def incident(after: float = 0, agents: tuple[Agent, ...] = AGENTS, runaway: Runa
 def launch(after: float = 60, factor: float = 10, agents: tuple[Agent, ...] = AGENTS) -> Scenario:
     """Ordinary traffic; `after` seconds `factor` times as many tasks come. Each costs what it always did."""
     return Scenario("launch", agents, traffic=lambda t: factor if t >= after else 1.0, peak=max(factor, 1.0))
+
+
+def quiet(factor: float = 0.02, agents: tuple[Agent, ...] = AGENTS) -> Scenario:
+    """A quiet night: minutes without a task, and few tasks to tell a trouble by."""
+    return Scenario(
+        "quiet", tuple(replace(agent, tasks_per_minute=agent.tasks_per_minute * factor) for agent in agents)
+    )
+
+
+def outage(after: float = 60, agent: Agent = SUPPORT, agents: tuple[Agent, ...] = AGENTS) -> Scenario:
+    """Ordinary traffic; `after` seconds the calls of one agent's model fail, without end."""
+    return Scenario("outage", agents, outage=Outage(agent.model, after))
+
+
+def bad_canary(after: float = 0, agent: Agent = SUPPORT, agents: tuple[Agent, ...] = AGENTS) -> Scenario:
+    """Ordinary traffic; from `after` seconds on a tenth of one agent's tasks get a new version of it, which misses its
+    goal four times as often and takes twice the tokens."""
+    worse = replace(
+        agent,
+        failure=min(4 * agent.failure, 0.9),
+        types=tuple(replace(kind, tokens=2 * kind.tokens) for kind in agent.types),
+    )
+    return Scenario("bad-canary", agents, canary=Canary(worse, after))

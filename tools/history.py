@@ -13,26 +13,17 @@ would have done.
 import argparse
 import contextlib
 import dataclasses
-import http.client
-import json
 import math
 import random
 import shutil
 import signal
-import struct
-import subprocess
 import sys
 import time
-import urllib.parse
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import promql_parser
 
 from alert_rules.generate import groups
-from alert_rules.rules import Alert, Recording, Site
 from alert_rules.thresholds import load
 from demo.fleet import Fleet
 from demo.otlp import requests
@@ -40,23 +31,17 @@ from demo.scenarios import AGENTS, Scenario
 from demo.spans import Span
 from exporter import contract
 from exporter.config import Settings
-from exporter.exposition import CounterRows, GaugeRows
 from exporter.measures import Measures
 from exporter.pipeline import Pipeline
-from stack import servers
-from stack.ports import LOOPBACK
+from stack.evaluate import evaluate
+from stack.history import rows, series_of
+from stack.past import STEP, Labels, PastPrometheus, Samples, labels_of
 
 DAY = 86_400
 INCIDENT_SECONDS = 45 * 60
-STEP = 60
 _TARGET = {"job": "agent-exporter", "instance": "exporter:9464"}
-_STALE = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
 _CANARY_DAYS = 2
 _CANARY = {"agent": "support-agent", "rollout": "support-agent-7"}
-
-Labels = tuple[tuple[str, str], ...]
-Samples = tuple[list[float], list[float]]
-"""Seconds since the epoch, and values."""
 
 
 # -- what happened -----------------------------------------------------------------------------------------------------
@@ -132,7 +117,7 @@ def _controllers(start: float, end: float, canary_since: float) -> Iterator[tupl
     def series(name: str, value: Mapping[float, float] | float, **labels: str) -> tuple[Labels, Samples]:
         values = [value] * len(times) if isinstance(value, float | int) else [value[t] for t in times if t in value]
         at = times if isinstance(value, float | int) else [t for t in times if t in value]
-        return _labels(name, labels), (at, [float(v) for v in values])
+        return labels_of(name, labels), (at, [float(v) for v in values])
 
     up = dict.fromkeys(times, 1.0)
     yield series("up", up, **_TARGET)
@@ -177,260 +162,15 @@ def simulate(start: float, end: float) -> Iterator[tuple[Labels, Samples]]:
             pipeline.take_traces(body)
         pipeline.advance()
         extras.add()
-        for key, value in _scrape(pipeline.measures):
+        for key, value, _ in rows(pipeline.measures):
             times, values = found.setdefault(key, (array("d"), array("d")))
             times.append(clock)
             values.append(value)
         if (clock - start) % DAY < STEP:
             print(f"  day {(clock - start) / DAY:.0f} of {(end - start) / DAY:.0f}", file=sys.stderr)
     for key, (times, values) in found.items():
-        yield _parse(key), (list(times), list(values))
+        yield series_of(key, _TARGET), (list(times), list(values))
     yield from _controllers(start, end, end - _CANARY_DAYS * DAY)
-
-
-def _scrape(measures: Measures) -> Iterator[tuple[str, float]]:
-    for rows in measures.freeze():
-        name = rows.family.name
-        if isinstance(rows, CounterRows | GaugeRows):
-            yield from ((name + labels, value) for labels, value in zip(rows.labels, rows.values, strict=True))
-            continue
-        bounds = [*(f"{float(bound)}" for bound in rows.family.buckets), "+Inf"]
-        for labels, (before, after), counts, total in zip(
-            rows.labels, rows.around_le, rows.counts, rows.sums, strict=True
-        ):
-            cumulative = 0
-            for bound, count in zip(bounds, counts, strict=True):
-                cumulative += count
-                yield f"{name}_bucket{before}{bound}{after.rstrip()}", cumulative
-            yield f"{name}_sum{labels}", total
-            yield f"{name}_count{labels}", cumulative
-
-
-def _parse(key: str) -> Labels:
-    """`name{a="b"}` as labels: the contract's values hold nothing that is escaped."""
-    name, _, rest = key.partition("{")
-    pairs = (pair.split("=", 1) for pair in rest.rstrip("}").split(",") if pair)
-    return _labels(name, {**_TARGET, **{label: value.strip('"') for label, value in pairs}})
-
-
-def _labels(name: str, labels: Mapping[str, str]) -> Labels:
-    return tuple(sorted({"__name__": name, **{k: v for k, v in labels.items() if v}}.items()))
-
-
-# -- a Prometheus that takes the past ----------------------------------------------------------------------------------
-
-
-class Prometheus:
-    """One whose head holds three months, so that samples of any age are taken by remote write."""
-
-    def __init__(self, directory: Path, port: int) -> None:
-        self.url = f"http://{LOOPBACK}:{port}"
-        self._port = port
-        config = directory / "prometheus.yml"
-        config.write_text(f"global: {{scrape_interval: {STEP}s, evaluation_interval: {STEP}s}}\n", encoding="utf-8")
-        command = [
-            str(servers.find(servers.PROMETHEUS)),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={directory}/tsdb",
-            "--storage.tsdb.min-block-duration=90d",
-            "--storage.tsdb.max-block-duration=90d",
-            "--storage.tsdb.retention.time=10y",
-            f"--web.listen-address={LOOPBACK}:{port}",
-            "--web.enable-remote-write-receiver",
-            "--query.max-samples=500000000",
-        ]
-        with (directory / "prometheus.log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        while not self._ready():
-            if self._process.poll() is not None:
-                raise RuntimeError(f"Prometheus ended: see {directory}/prometheus.log")
-            time.sleep(0.1)
-        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=600)
-
-    def _ready(self) -> bool:
-        with contextlib.closing(http.client.HTTPConnection(LOOPBACK, self._port, timeout=5)) as connection:
-            try:
-                connection.request("GET", "/-/ready")
-                return connection.getresponse().status == 200
-            except OSError:
-                return False
-
-    def write(self, series: Iterable[tuple[Labels, Samples]]) -> None:
-        batch, size = [], 0
-        for labels, (times, values) in series:
-            batch.append(_encode(labels, times, values))
-            size += len(batch[-1])
-            if size > 4_000_000:
-                self._push(b"".join(batch))
-                batch, size = [], 0
-        if batch:
-            self._push(b"".join(batch))
-
-    def _push(self, raw: bytes) -> None:
-        # A block of snappy may be one literal: its length, a tag, the bytes.
-        body = _varint(len(raw)) + bytes([63 << 2]) + (len(raw) - 1).to_bytes(4, "little") + raw
-        headers = {"Content-Encoding": "snappy", "Content-Type": "application/x-protobuf"}
-        self._connection.request("POST", "/api/v1/write", body, headers)
-        answer = self._connection.getresponse()
-        text = answer.read()
-        if answer.status // 100 != 2:
-            raise RuntimeError(f"remote write: {answer.status} {text[:300]!r}")
-
-    def range(self, expr: str, start: float, end: float, step: float) -> dict[Labels, Samples]:
-        found: dict[Labels, Samples] = {}
-        while start <= end:
-            until = min(end, start + 2000 * step)
-            for series in self._query(expr, start, until, step):
-                times, values = found.setdefault(tuple(sorted(series["metric"].items())), ([], []))
-                times += [float(sample[0]) for sample in series["values"]]
-                values += [float(sample[1]) for sample in series["values"]]
-            start = until + step
-        return found
-
-    def _query(self, expr: str, start: float, end: float, step: float) -> Sequence[Mapping[str, Any]]:
-        parameters = urllib.parse.urlencode({"query": expr, "start": start, "end": end, "step": step})
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        self._connection.request("POST", "/api/v1/query_range", parameters, headers)
-        answer = json.loads(self._connection.getresponse().read())
-        if answer["status"] != "success":
-            raise RuntimeError(f"{answer['error']} in {expr}")
-        result: Sequence[Mapping[str, Any]] = answer["data"]["result"]
-        return result
-
-    def close(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(60)
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
-
-
-def _encode(labels: Labels, times: Sequence[float], values: Sequence[float]) -> bytes:
-    """One TimeSeries of Prometheus' remote write protocol."""
-    named = b"".join(_field(1, _field(1, k.encode()) + _field(2, v.encode())) for k, v in labels)
-    samples = [
-        b"\x12" + bytes([9 + 1 + len(at)]) + b"\x09" + struct.pack("<d", value) + b"\x10" + at
-        for at, value in zip((_varint(int(t * 1000)) for t in times), values, strict=True)
-    ]
-    return _field(1, named + b"".join(samples))
-
-
-# -- what the rules made of it -----------------------------------------------------------------------------------------
-
-
-def evaluate(prometheus: Prometheus, start: float, end: float) -> None:
-    """Every rule, each after those whose records it reads, at its group's interval (a minute at least)."""
-    waiting = [
-        (rule, max(STEP, _seconds(group.interval) if group.interval else STEP))
-        for group in groups(load())
-        for rule in group.rules
-    ]
-    while waiting:
-        to_come = {rule.record for rule, _ in waiting if isinstance(rule, Recording)}
-        ready = next(
-            i for i, (rule, _) in enumerate(waiting) if not _reads(rule) & to_come - {getattr(rule, "record", "")}
-        )
-        rule, step = waiting.pop(ready)
-        first = math.ceil(start / step) * step
-        found = prometheus.range(rule.expr, first, end, step)
-        if isinstance(rule, Recording):
-            prometheus.write(_recorded(rule, found, step, end))
-        else:
-            prometheus.write(_alerts(rule, found, step, end))
-
-
-def _reads(rule: Recording | Alert) -> set[str]:
-    found = set()
-    stack = [promql_parser.parse(rule.expr)]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, promql_parser.VectorSelector):
-            found.add(node.name or "")
-        for name in ("expr", "lhs", "rhs", "vector_selector"):
-            child = getattr(node, name, None)
-            if child is not None:
-                stack.append(child)
-        stack += getattr(node, "args", None) or []
-    return found
-
-
-def _recorded(
-    rule: Recording, found: Mapping[Labels, Samples], step: float, end: float
-) -> Iterator[tuple[Labels, Samples]]:
-    for labels, samples in found.items():
-        yield _labels(rule.record, {**dict(labels), "__name__": rule.record, **rule.labels}), _ended(samples, step, end)
-
-
-def _alerts(rule: Alert, found: Mapping[Labels, Samples], step: float, end: float) -> Iterator[tuple[Labels, Samples]]:
-    """ALERTS and ALERTS_FOR_STATE, by the alert's `for` and `keep_firing_for`."""
-    own = rule.document(Site())["labels"]
-    wait, keep = _seconds(rule.wait), _seconds(rule.keep_firing_for)
-    for labels, (times, _) in found.items():
-        named = {**dict(labels), **own, "alertname": rule.name}
-        named.pop("__name__", None)
-        true, at = set(times), times[0]
-        active: float | None = None
-        last = -math.inf
-        firing, pending, since = Samples_(), Samples_(), Samples_()
-        while at <= end:
-            if at in true:
-                last = at
-                active = at if active is None else active
-            fires = active is not None and last - active >= wait
-            if active is not None and last < at and not (fires and at - last <= keep):
-                active = None
-            if active is not None:
-                (firing if fires else pending).add(at, 1.0)
-                since.add(at, active)
-            at += step
-        for name, state, samples in (
-            ("ALERTS", "firing", firing),
-            ("ALERTS", "pending", pending),
-            ("ALERTS_FOR_STATE", "", since),
-        ):
-            if samples.times:
-                yield _labels(name, {**named, "alertstate": state}), _ended((samples.times, samples.values), step, end)
-
-
-class Samples_:  # noqa: N801
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.values: list[float] = []
-
-    def add(self, at: float, value: float) -> None:
-        self.times.append(at)
-        self.values.append(value)
-
-
-def _ended(samples: Samples, step: float, end: float) -> Samples:
-    """With a stale marker wherever the series stops, as a server writes it."""
-    times: list[float] = []
-    values: list[float] = []
-    for at, value in zip(*samples, strict=True):
-        if times and at - times[-1] > step * 1.5:
-            times.append(times[-1] + step)
-            values.append(_STALE)
-        times.append(at)
-        values.append(value)
-    if times and times[-1] + step <= end:
-        times.append(times[-1] + step)
-        values.append(_STALE)
-    return times, values
-
-
-def _seconds(duration: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600, "d": DAY}
-    return float(duration[:-1]) * units[duration[-1]]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -442,7 +182,7 @@ def make(directory: Path, port: int, *, days: float, end: float) -> None:
     scraped = directory / "scraped"
     scraped.mkdir(parents=True)
     end = end // STEP * STEP
-    prometheus = Prometheus(scraped, port)
+    prometheus = PastPrometheus(scraped, port)
     try:
         prometheus.write(simulate(end - days * DAY, end))
     finally:
@@ -455,9 +195,9 @@ def evaluate_anew(directory: Path, port: int) -> None:
     start, end = span(directory)
     shutil.rmtree(directory / "evaluated", ignore_errors=True)
     shutil.copytree(directory / "scraped", directory / "evaluated")
-    prometheus = Prometheus(directory / "evaluated", port)
+    prometheus = PastPrometheus(directory / "evaluated", port)
     try:
-        evaluate(prometheus, start, end)
+        evaluate(prometheus, groups(load()), start, end)
     finally:
         prometheus.close()
 
@@ -478,8 +218,9 @@ def main() -> int:
     parser.add_argument("--serve", action="store_true", help="only serve what is there, until Ctrl-C")
     options = parser.parse_args()
     if options.serve:
-        prometheus = Prometheus(options.directory / "evaluated", options.port)
+        prometheus = PastPrometheus(options.directory / "evaluated", options.port)
         print(f"{prometheus.url}, from and to {span(options.directory)}", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
         prometheus.close()

@@ -4,7 +4,18 @@ from collections.abc import Callable
 import pytest
 
 from demo.fleet import Fleet
-from demo.scenarios import RESEARCH, SUPPORT, Runaway, Scenario, incident, launch, normal
+from demo.scenarios import (
+    RESEARCH,
+    SUPPORT,
+    Runaway,
+    Scenario,
+    bad_canary,
+    incident,
+    launch,
+    normal,
+    outage,
+    quiet,
+)
 from demo.spans import OPTIONAL, Span
 
 HOUR = 3600.0
@@ -109,3 +120,39 @@ def test_compressed_time_keeps_the_origin_and_shrinks_latencies() -> None:
     latency = next(key for key in span.attributes if key.endswith("latency_ms")) if span.name != "agent.task" else None
     if latency:
         assert float(fast.attributes[latency]) == pytest.approx(float(span.attributes[latency]) / 10)
+
+
+def test_in_an_outage_every_task_of_the_model_fails_after_one_more_try_and_other_models_go_on() -> None:
+    spans = played(outage(after=HOUR), 2 * HOUR)
+    began = [span for span in spans if span.start > START + HOUR and span.name == "agent.task"]
+    assert {span.attributes["task.status"] for span in began if span.agent == SUPPORT.name} == {"error"}
+    assert "completed" in {span.attributes["task.status"] for span in began if span.agent == RESEARCH.name}
+    calls = [s for s in spans if s.start > START + HOUR and s.agent == SUPPORT.name and s.name == "agent.iteration"]
+    failed = [call for call in calls if call.error]
+    assert {call.attributes["iteration.purpose"] for call in failed} == {"progress", "retry"}
+    assert {call.attributes["iteration.stop_reason"] for call in failed} == {"error"}
+
+
+def test_a_bad_canary_gets_a_tenth_of_one_agents_tasks_and_misses_its_goal_more_often() -> None:
+    tasks = [span for span in played(bad_canary(), 5 * HOUR) if span.name == "agent.task"]
+    marked = [task for task in tasks if task.agent == SUPPORT.name]
+    assert not [task for task in tasks if task.agent != SUPPORT.name and "oncall.variant" in task.attributes]
+    canary = [task for task in marked if task.attributes["oncall.variant"] == "canary"]
+    stable = [task for task in marked if task.attributes["oncall.variant"] == "stable"]
+    assert len(canary) + len(stable) == len(marked)
+    assert 0.07 < len(canary) / len(marked) < 0.13
+    missed = [sum(not task.attributes["task.success"] for task in some) / len(some) for some in (canary, stable)]
+    assert missed[0] > 1.5 * missed[1]
+
+
+def test_every_span_of_a_task_has_the_variant_of_its_task() -> None:
+    variants: dict[int, set[object]] = {}
+    for span in played(bad_canary(), HOUR):
+        if span.agent == SUPPORT.name:
+            variants.setdefault(span.trace_id, set()).add(span.attributes.get("oncall.variant"))
+    assert {len(found) for found in variants.values()} == {1}
+
+
+def test_on_a_quiet_night_minutes_pass_without_a_task() -> None:
+    starts = {int(span.start // 60) for span in played(quiet(), 5 * HOUR) if span.name == "agent.task"}
+    assert 20 < len(starts) < 250
