@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -34,15 +34,15 @@ COUNTERS = (
     "agent_task_duration_seconds_bucket",
     "agent_task_cost_usd_sum",
 )
-Sums = Counter[tuple[str, frozenset[tuple[str, str]]]]
+Sums = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def sums(page: str) -> Sums:
     """The counters of a /metrics page that are to be the same, by name and labels."""
-    found: Sums = Counter()
+    found: defaultdict[tuple[str, frozenset[tuple[str, str]]], float] = defaultdict(float)
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
-            if sample.name in COUNTERS and sample.value:
+            if sample.name in COUNTERS:
                 found[sample.name, frozenset(sample.labels.items())] += sample.value
     return found
 
@@ -122,7 +122,8 @@ class Gateway:
         assert counted == spans
 
     def sums(self) -> Sums:
-        return sum((sums(exporter.page()) for exporter in self.exporters), Counter())
+        pages = [sums(exporter.page()) for exporter in self.exporters]
+        return {key: sum(page.get(key, 0.0) for page in pages) for page in pages for key in page}
 
 
 @pytest.fixture
@@ -151,8 +152,8 @@ def by_one_exporter(spans: list[Span]) -> Sums:
 
 
 def equal(some: Sums, others: Sums) -> None:
-    keys = some.keys() | others.keys()
-    assert {key: (some[key], others[key]) for key in keys if some[key] != pytest.approx(others[key], abs=1e-9)} == {}
+    pairs = {key: (some.get(key, 0.0), others.get(key, 0.0)) for key in some.keys() | others.keys()}
+    assert {key: (one, other) for key, (one, other) in pairs.items() if one != pytest.approx(other, abs=1e-9)} == {}
 
 
 def test_a_tasks_spans_stay_together_so_that_the_sums_are_one_exporters(gateway: Gateway) -> None:
