@@ -4,6 +4,7 @@ from controller.rollouts import Rollout
 from controller.store import iso
 from controller.verdict import Decision, Measured, Verdict
 
+_REASONS = 2
 _DO = {
     Decision.PROMOTE: 'agent-oncall rollout advance --agent {agent} --reason "..."',
     Decision.ROLL_BACK: 'agent-oncall rollout back --agent {agent} --reason "..."',
@@ -17,8 +18,11 @@ def lines(rollout: Rollout, verdict: Verdict, now: float) -> list[str]:
     hours = (now - rollout.stage_started) / 3600
     head = f"{verdict.decision.upper()}: {rollout.agent}, rollout {rollout.id}, {rollout.stage} % of users"
     found = [f"{head} for {_span(hours)} (since {iso(rollout.stage_started)})"]
-    found += [f"because  {reason}" for reason in verdict.reasons[:3]]
-    found += [_figure(measured) for measured in (verdict.success, verdict.cost) if measured is not None]
+    found += [f"because  {reason}" for reason in verdict.reasons[:_REASONS]]
+    if len(verdict.reasons) > _REASONS:
+        found[-1] += f" (and {len(verdict.reasons) - _REASONS} more: rollout check says all)"
+    figures = (verdict.success, verdict.typical, verdict.cost)
+    found += [_figure(measured) for measured in figures if measured is not None]
     if verdict.tasks:
         found.append(
             f"tasks    {verdict.tasks:.0f} of the canary; not ended: {verdict.unended[1]:.1%}, "

@@ -36,6 +36,7 @@ NO_HARM = Confidence(0.05, 1.753 / 1.645)
 _TARGET = 3.6  # the bounds are tightest where the standard error is the margin over this
 _FEWEST_SHARDS = 4.0
 _LEAST_COMPARED = 0.8
+_FEWEST_OF_A_TYPE = 5
 _MOST_TASKS = 1e7
 
 
@@ -149,6 +150,7 @@ class Verdict:
     tasks: float = 0.0
     success: Measured | None = None
     cost: Measured | None = None
+    typical: Measured | None = None
     hard: bool = False
     missing: float | None = None
     missing_hours: float | None = None
@@ -182,36 +184,51 @@ def measure_success(sums: Sums) -> Measured | None:
 
 
 def measure_cost(sums: Sums) -> tuple[Measured | None, float]:
-    """Cost per task as a ratio within task types, and the share of the canary's tasks that could be compared.
+    """USD per task as a ratio within task types, dear types weighing more; and the compared share of canary tasks.
 
-    The canary's mix of types weighs. None without tasks or without any cost of stable.
+    Types that stable hardly has are left out. None without tasks or without any cost of stable.
     """
+    return _compare_cost(sums, "cost per task", by_task=False)
+
+
+def measure_typical_cost(sums: Sums) -> Measured | None:
+    """Each task's cost over the mean of its type with stable, averaged over tasks: every task weighs the same.
+
+    Needs far fewer tasks than dollars do where types differ in cost, and sees what happens to cheap ones.
+    """
+    return _compare_cost(sums, "typical cost", by_task=True)[0]
+
+
+def _compare_cost(sums: Sums, name: str, *, by_task: bool) -> tuple[Measured | None, float]:
     stable, canary = sums.stable, sums.canary
     shards = len(canary.started)
     all_tasks = sum(map(sum, canary.ended.values()))
     stable_tasks = canary_tasks = spent = expected = stable_spent = 0.0
-    canary_excess = [0.0] * shards
-    expected_by_shard = [0.0] * shards
+    canary_spent = [0.0] * shards
+    canary_expected = [0.0] * shards
     stable_excess = [0.0] * shards
     stable_weighted = [0.0] * shards
     for task_type, ended in canary.ended.items():
         n_canary = sum(ended)
         stable_ended = stable.ended.get(task_type)
-        if not n_canary or stable_ended is None or not (n_stable := sum(stable_ended)):
+        if not n_canary or stable_ended is None or (n_stable := sum(stable_ended)) < _FEWEST_OF_A_TYPE:
             continue
         stable_cost, canary_cost = stable.cost[task_type], canary.cost[task_type]
-        total = sum(stable_cost)
-        mean = total / n_stable
+        mean = sum(stable_cost) / n_stable
+        if not mean:
+            continue
+        unit = 1 / mean if by_task else 1.0
+        per_task = mean * unit
         weight = n_canary / n_stable
         stable_tasks += n_stable
         canary_tasks += n_canary
-        spent += sum(canary_cost)
-        expected += n_canary * mean
-        stable_spent += total
+        spent += unit * sum(canary_cost)
+        expected += n_canary * per_task
+        stable_spent += n_stable * per_task
         for shard in range(shards):
-            expected_by_shard[shard] += ended[shard] * mean
-            canary_excess[shard] += canary_cost[shard]
-            excess = stable_cost[shard] - mean * stable_ended[shard]
+            canary_expected[shard] += ended[shard] * per_task
+            canary_spent[shard] += unit * canary_cost[shard]
+            excess = unit * stable_cost[shard] - per_task * stable_ended[shard]
             stable_excess[shard] += excess
             stable_weighted[shard] += weight * excess
     compared = canary_tasks / all_tasks if all_tasks else 0.0
@@ -219,18 +236,18 @@ def measure_cost(sums: Sums) -> tuple[Measured | None, float]:
         return None, compared
     ratio = spent / expected
     bias = shards / (shards - 1)
-    own = math.sqrt(bias * _squares(canary_excess, expected_by_shard, ratio))
-    e_canary = own / expected
-    e_stable = math.sqrt(bias * sum(w * w for w in stable_weighted)) / expected
+    e_canary = math.sqrt(bias * _squares(canary_spent, canary_expected, ratio)) / expected
+    e_stable = math.sqrt(bias * sum([w * w for w in stable_weighted])) / expected
     # A small canary has seldom met the costly tasks yet: it is given at least the spread of stable's.
-    usual = math.sqrt(bias * sum(x * x for x in stable_excess)) / stable_spent * math.sqrt(stable_tasks / canary_tasks)
+    usual = (
+        math.sqrt(bias * sum([x * x for x in stable_excess])) / stable_spent * math.sqrt(stable_tasks / canary_tasks)
+    )
 
     def standard_error(harm: float) -> float:
         factor = 1 + harm
         return math.hypot(max(e_canary, factor * usual), factor * e_stable)
 
-    mean_stable = expected / canary_tasks
-    return Measured("cost per task", mean_stable, spent / canary_tasks, ratio - 1, standard_error), compared
+    return Measured(name, expected / canary_tasks, spent / canary_tasks, ratio - 1, standard_error), compared
 
 
 def judge(
@@ -254,8 +271,9 @@ def judge(
     tasks = sum(_started(now.canary))
     success = measure_success(now)
     cost, compared = measure_cost(now)
+    typical = measure_typical_cost(now)
     unended = (_unended(now.stable), _unended(now.canary))
-    shown = {"tasks": tasks, "success": success, "cost": cost, "unended": unended}
+    shown = {"tasks": tasks, "success": success, "cost": cost, "typical": typical, "unended": unended}
     if not tasks:
         return Verdict(Decision.NO_DATA, ("no task of the canary was counted in this stage",), **shown)  # type: ignore[arg-type]
     if not sum(_started(now.stable)):
@@ -273,7 +291,7 @@ def judge(
             why = f"{tasks:.0f} tasks of the canary are too few to say anything: {limits.fewest_tasks} are the least"
         return verdict(Decision.HOLD, why, missing=missing or None, missing_hours=hours * missing / tasks or None)
 
-    harms = _harms(success, cost, limits)
+    harms = _harms(success, cost, typical, limits)
     if harms:
         return verdict(Decision.ROLL_BACK, *(text for text, _ in harms), hard=any(hard for _, hard in harms))
 
@@ -305,10 +323,13 @@ def judge(
     )
 
 
-def _harms(success: Measured, cost: Measured | None, limits: Limits) -> list[tuple[str, bool]]:
+def _harms(
+    success: Measured, cost: Measured | None, typical: Measured | None, limits: Limits
+) -> list[tuple[str, bool]]:
     """What the canary is to be rolled back for, each with whether it is a hard trigger."""
     found: list[tuple[str, bool]] = []
-    for measured, hard in ((success, limits.hard_drop), (cost, limits.hard_factor - 1)):
+    dear = limits.hard_factor - 1
+    for measured, hard in ((success, limits.hard_drop), (cost, dear), (typical, dear)):
         if measured is None:
             continue
         if measured.harm > hard and measured.proven_above(0.0, hard):
@@ -322,16 +343,19 @@ def _doubts(sums: Sums, guard: Guard, limits: Limits, explain: bool) -> tuple[li
     """What speaks against the next stage, and how many times the tasks would settle it (None: more won't help)."""
     success = measure_success(sums)
     cost, _ = measure_cost(sums)
+    typical = measure_typical_cost(sums)
     reasons: list[str] = []
     stretch: float | None = 1.0
     for name, measured, harm in (
         ("success rate", success, guard.success_drop),
-        ("cost per task", cost, guard.cost_factor - 1),
+        ("typical cost", typical, guard.cost_factor - 1),
+        # In dollars a few dear tasks decide, so it takes far more tasks to be as certain.
+        ("cost per task", cost, 2 * (guard.cost_factor - 1)),
     ):
         if measured is None:
             reasons.append(f"{name}: nothing to compare")
             stretch = None
-        elif measured.harm > limits.margin:
+        elif measured.harm > limits.margin and measured is not cost:
             reasons.append(f"{describe(measured)}: more than {limits.margin:.0%} worse, though that may be chance")
             stretch = None
         elif measured.proven_below(harm):

@@ -4,6 +4,9 @@ from random import Random
 
 import pytest
 
+from controller.plan import Plan
+from controller.report import lines
+from controller.rollouts import Rollout
 from controller.verdict import (
     HARM,
     NO_HARM,
@@ -17,9 +20,11 @@ from controller.verdict import (
     judge,
     measure_cost,
     measure_success,
+    measure_typical_cost,
 )
 
 GUARD = Guard(0.2, 1.5)
+NOTHING = Arm((0.0,) * 16, (0.0,) * 16, {}, {})
 
 
 def even(tasks: int, rate: float, cost: float = 0.02, *, kind: str = "chat", noise: int = 0) -> Arm:
@@ -133,10 +138,9 @@ def test_what_was_said_to_be_missing_is_enough() -> None:
 
 
 def test_without_tasks_there_is_no_data() -> None:
-    nothing = Arm((0.0,) * 16, (0.0,) * 16, {}, {})
-    found = verdict(even(1000, 0.8), nothing)
+    found = verdict(even(1000, 0.8), NOTHING)
     assert (found.decision, found.decision.exit_code, found.decision.sample) == (Decision.NO_DATA, 12, 0)
-    assert verdict(nothing, even(1000, 0.8)).decision is Decision.NO_DATA
+    assert verdict(NOTHING, even(1000, 0.8)).decision is Decision.NO_DATA
 
 
 def test_tasks_that_never_end_are_no_successes() -> None:
@@ -164,17 +168,7 @@ def test_all_of_one_user_proves_nothing() -> None:
 
 def test_cost_is_compared_within_task_types() -> None:
     # The canary has far more of the dear type, at the same price each.
-    def mixed(cheap: int, dear: int, noise: int) -> Arm:
-        one, two = even(cheap, 0.8, 0.01, kind="cheap", noise=noise), even(dear, 0.8, 0.5, kind="dear", noise=noise)
-        add = tuple(a + b for a, b in zip(one.started, two.started, strict=True))
-        return Arm(
-            add,
-            tuple(a + b for a, b in zip(one.succeeded, two.succeeded, strict=True)),
-            {**one.ended, **two.ended},
-            {**one.cost, **two.cost},
-        )
-
-    cost, compared = measure_cost(Sums(mixed(9000, 1000, 1), mixed(500, 500, 2)))
+    cost, compared = measure_cost(Sums(two_types(9000, 1000, 1), two_types(500, 500, 2)))
     assert cost is not None
     assert cost.harm == pytest.approx(0, abs=0.01)
     assert compared == 1
@@ -214,3 +208,52 @@ def test_a_proof_by_the_bounds_is_wrong_as_seldom_as_they_say_however_often_one_
                 wrong += 1
                 break
     assert wrong / 400 <= NO_HARM.alpha
+
+
+def two_types(cheap: int, dear: int, noise: int, *, cheap_cost: float = 0.01, dear_cost: float = 0.5) -> Arm:
+    one = even(cheap, 0.8, cheap_cost, kind="cheap", noise=noise)
+    two = even(dear, 0.8, dear_cost, kind="dear", noise=noise)
+    return Arm(
+        tuple(a + b for a, b in zip(one.started, two.started, strict=True)),
+        tuple(a + b for a, b in zip(one.succeeded, two.succeeded, strict=True)),
+        {**one.ended, **two.ended},
+        {**one.cost, **two.cost},
+    )
+
+
+def test_harm_to_cheap_tasks_is_not_hidden_by_what_dear_ones_cost() -> None:
+    sums = Sums(two_types(9000, 1000, 1), two_types(900, 100, 2, cheap_cost=0.02))
+    cost, typical = measure_cost(sums)[0], measure_typical_cost(sums)
+    assert cost is not None
+    assert typical is not None
+    assert cost.harm < 0.2
+    assert typical.harm == pytest.approx(0.9, abs=0.01)
+    assert verdict(sums.stable, sums.canary).decision is Decision.ROLL_BACK
+
+
+def test_harm_to_dear_tasks_is_not_hidden_by_the_number_of_cheap_ones() -> None:
+    sums = Sums(two_types(9900, 100, 1), two_types(990, 16, 2, dear_cost=3.5))
+    cost, typical = measure_cost(sums)[0], measure_typical_cost(sums)
+    assert cost is not None
+    assert typical is not None
+    assert typical.harm < 0.15
+    assert cost.harm > 2
+    assert verdict(sums.stable, sums.canary).decision is Decision.ROLL_BACK
+
+
+def test_a_type_that_stable_hardly_has_is_not_compared() -> None:
+    _, compared = measure_cost(Sums(two_types(9000, 4, 1), two_types(500, 500, 2)))
+    assert compared == pytest.approx(0.5)
+
+
+def test_a_report_has_ten_lines_at_most_and_says_what_to_type() -> None:
+    canary = even(200, 0.73, 0.024, noise=2)
+    slow = replace(canary, ended={"chat": tuple(0.9 * n for n in canary.started)})
+    found = verdict(even(1900, 0.8, noise=1), slow)
+    plan = Plan.parse("5,10")
+    rollout = Rollout("support", "r3", "5", 0.0, plan, "hard", False, False)
+    for one in (found, verdict(even(1900, 0.8), even(200, 0.73, 0.024), hours=3), verdict(even(99, 0.8), NOTHING)):
+        text = lines(rollout, replace(one, reasons=(*one.reasons, "second", "third")), 86400.0)
+        assert len(text) <= 10
+        assert text[0].startswith(f"{one.decision.upper()}: support, rollout r3, 5 % of users for 24 h")
+        assert text[-1].startswith("do ")
