@@ -207,6 +207,7 @@ def _json(rollout: Rollout, verdict: Verdict) -> str:
         "canary_tasks": verdict.tasks,
         "success_rate": [m.stable, m.canary] if (m := verdict.success) else None,
         "cost_per_task_usd": [m.stable, m.canary] if (m := verdict.cost) else None,
+        "typical_cost": m.canary if (m := verdict.typical) else None,
         "missing_tasks": verdict.missing,
         "missing_hours": verdict.missing_hours,
     }

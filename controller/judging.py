@@ -54,14 +54,22 @@ class Judge:
             return None
         key = (rollout.agent, rollout.id, rollout.stage, rollout.stage_started + at * 3600)
         if key not in self._looks:
-            found = self._sums(rollout, key[3])
+            found = self._sums(rollout, key[3], fresh=False)
             # Of each rollout only the latest is asked for again.
             self._looks = {other: sums for other, sums in self._looks.items() if other[:2] != key[:2]}
             self._looks[key] = found
         return self._looks[key]
 
-    def _sums(self, rollout: Rollout, until: float) -> Sums | None:
-        return rollout_sums(self._prometheus, rollout.agent, rollout.id, rollout.stage, rollout.stage_started, until)
+    def _sums(self, rollout: Rollout, until: float, *, fresh: bool = True) -> Sums | None:
+        return rollout_sums(
+            self._prometheus,
+            rollout.agent,
+            rollout.id,
+            rollout.stage,
+            rollout.stage_started,
+            until,
+            fresh=fresh,
+        )
 
 
 def running(state: State) -> list[Rollout]:

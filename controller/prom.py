@@ -112,11 +112,12 @@ def increase(points: Iterable[tuple[float, float]], start: float) -> float:
 
 
 def rollout_sums(
-    prometheus: Prometheus, agent: str, rollout: str, stage: str, since: float, until: float
+    prometheus: Prometheus, agent: str, rollout: str, stage: str, since: float, until: float, *, fresh: bool = True
 ) -> Sums | None:
     """Both variants' sums over a stage, from `since` to `until` (unix seconds); None if nothing is served of it.
 
-    Summed over exporters only after each one's restarts were seen. PrometheusError if Prometheus can't be asked.
+    Summed over exporters only after each one's restarts were seen. `fresh`: None as well if nothing is served of it any
+    more at `until`. PrometheusError if Prometheus can't be asked.
     """
     if until <= since:
         return None
@@ -127,7 +128,7 @@ def rollout_sums(
     succeeded = prometheus.range(f'sum without (outcome, task_type) ({tasks},outcome="success"}})', since, until)
     cost = prometheus.range(f"agent_rollout_cost_usd_total{{{selector}}}", since, until)
     last = max((point[0] for series in (*started, *ended) for point in series.points[-1:]), default=0.0)
-    if last < until - 1:
+    if not last or (fresh and last < until - 1):
         return None  # an exporter that isn't there any more says nothing of how the canary does now
     arms = {}
     for variant in ("stable", "canary"):

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _MOST_BODY_BYTES = 4 * 1024 * 1024
 _BODY_SECONDS = 15
 _WATCH_SECONDS = 1.0
-_AGAIN_SECONDS = 15.0
+_AGAIN_SECONDS = 5.0
 _AGREEMENT_TIMEOUT_SECONDS = 5.0
 
 _Result = TypeVar("_Result")

@@ -131,6 +131,7 @@ def test_sums_are_right_over_restarts_replaced_exporters_and_late_series(tmp_pat
         assert rollout_sums(server, "support", "r9", "5", start, end) is None
         # Half an hour after the last sample nobody knows how the canary does.
         assert rollout_sums(server, "support", "r3", "5", start, end + 1800) is None
+        assert rollout_sums(server, "support", "r3", "5", start, end + 1800, fresh=False) == sums
 
 
 Served = Callable[[float, float], str]
