@@ -308,7 +308,7 @@ def judge(
         again, stretch = _doubts(look, guard, limits, explain)
         if not again:
             return verdict(Decision.PROMOTE, "as good as stable, as far as this stage has to prove")
-        reasons.extend(again)
+        reasons.extend(f"at the last look: {doubt}" for doubt in again)
     elif not explain:
         stretch = None
     else:
@@ -316,8 +316,9 @@ def judge(
         reasons.extend(f"so far: {doubt}" for doubt in doubts)
     if stretch is None:
         return verdict(Decision.HOLD, *reasons)
-    missing = max(tasks * (stretch - 1), 0.0)
-    looks = max(math.ceil((hours * stretch - hold_hours) / look_hours), 0)
+    enough = stretch * sum(_started((look or now).canary))
+    missing = max(enough - tasks, 0.0)
+    looks = max(math.ceil((hours * max(enough / tasks, 1.0) - hold_hours) / look_hours), 0)
     return verdict(
         Decision.HOLD, *reasons, missing=missing or None, missing_hours=hold_hours + looks * look_hours - hours
     )
