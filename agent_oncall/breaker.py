@@ -166,7 +166,7 @@ class History:
             costs.latest.append(usd)
             costs.fresh += 1
             # Sorting each time would be the dearest thing a task does.
-            if len(costs.latest) < _ENOUGH_TASKS or costs.fresh >= 16 or not costs.mean:
+            if len(costs.latest) <= _ENOUGH_TASKS or costs.fresh >= 16 or not costs.mean:
                 costs.fresh = 0
                 ordered = sorted(costs.latest)
                 costs.mean = sum(ordered) / len(ordered)
