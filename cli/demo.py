@@ -5,7 +5,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 from types import FrameType
@@ -21,9 +23,14 @@ scenarios:
   incident    the same, and a tool that answers malformed JSON: 200 tasks of support-agent loop for 45 minutes,
               8,000 tokens a loop, 1,400 USD; none of them ends
   launch      the same, and ten times the tasks
+  outage      the same, and the calls of one model fail
+  bad-canary  the same, and a tenth of support-agent's tasks get a new version, which is dearer and misses its goal
+  quiet       minutes without a task
 
-example:
+examples:
   agent-oncall demo incident --otlp 127.0.0.1:4317 --speed 10
+  agent-oncall demo normal --backfill 8d --tsdb /var/lib/prometheus
+      sends nothing; puts eight days of the scenario into Prometheus' data directory, and what the rules record of them
 """
 
 
@@ -35,7 +42,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("scenario", choices=("normal", "incident", "launch"))
+    parser.add_argument("scenario", choices=tuple(_SCENARIOS))
     parser.add_argument(
         "--otlp",
         type=_address,
@@ -50,7 +57,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--after",
         type=_seconds,
         metavar="SECONDS",
-        help="ordinary traffic before the incident (default 0) or the launch (default 60), in the scenario's time",
+        help="ordinary traffic before what happens, in the scenario's time (incident and bad-canary 0 unless given, "
+        "launch and outage 60)",
     )
     parser.add_argument("--seconds", type=_positive, metavar="N", help="stop after N seconds of the scenario's time")
     parser.add_argument("--seed", type=int, default=0, help="another draw of the same scenario")
@@ -77,10 +85,24 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         action="store_true",
         help="read `break` and `repair` from standard input, a line each, and stop when it closes",
     )
+    history = parser.add_argument_group("history, instead of sending")
+    history.add_argument(
+        "--backfill", type=days, metavar="DAYS", help="so many days of the scenario up to now, such as 8d"
+    )
+    history.add_argument("--tsdb", type=Path, metavar="DIR", help="Prometheus' data directory, which it may be using")
+    history.add_argument(
+        "--instance",
+        default="127.0.0.1:9464",
+        metavar="HOST:PORT",
+        help="the exporter, as Prometheus scrapes it (default %(default)s)",
+    )
+    history.add_argument("--thresholds", type=Path, metavar="FILE", help="YAML: agent → limit → number, for the rules")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.backfill or options.tsdb:
+        return _backfill(options)
     # Only here, so that --help needs no SDK.
     from demo.sdk import SdkSender
 
@@ -141,13 +163,53 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     seconds = options.loop_seconds * usual.loops
     spread = usual.spread_seconds * seconds / usual.seconds
     runaway = Runaway(tasks=options.runaway_tasks, seconds=seconds, spread_seconds=spread)
-    match options.scenario:
-        case "incident":
-            return scenarios.incident(runaway=runaway, **after)
-        case "launch":
-            return replace(scenarios.launch(**after), runaway=runaway)
-        case _:
-            return replace(scenarios.normal(), runaway=runaway)
+    if options.scenario == "incident":
+        return scenarios.incident(runaway=runaway, **after)
+    make = _SCENARIOS[options.scenario]
+    takes_after = options.scenario not in ("normal", "quiet")
+    return replace(make(**after) if takes_after else make(), runaway=runaway)
+
+
+def _backfill(options: argparse.Namespace) -> int:
+    from alert_rules.thresholds import BadThreshold, load
+    from stack.history import fill
+    from stack.ports import free_port
+    from stack.servers import MissingServer
+
+    if not (options.backfill and options.tsdb):
+        print("agent-oncall demo: --backfill DAYS and --tsdb DIR go together", file=sys.stderr)
+        return 2
+    if options.scenario in ("incident", "launch"):
+        print(
+            f"agent-oncall demo: {options.scenario} is no week: backfill normal, and play {options.scenario} after it",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        fill(
+            options.tsdb,
+            _scenario(options),
+            load(options.thresholds),
+            days=options.backfill,
+            end=time.time(),
+            instance=options.instance,
+            port=free_port(),
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except (BadThreshold, MissingServer, RuntimeError, OSError) as error:
+        print(f"agent-oncall demo: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+_SCENARIOS: dict[str, Callable[..., Scenario]] = {
+    "normal": scenarios.normal,
+    "incident": scenarios.incident,
+    "launch": scenarios.launch,
+    "outage": scenarios.outage,
+    "bad-canary": scenarios.bad_canary,
+    "quiet": scenarios.quiet,
+}
 
 
 def _until(options: argparse.Namespace, scenario: Scenario) -> str:
@@ -219,4 +281,15 @@ def _seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def days(text: str) -> float:
+    """A number of days from "8d" or "8". Raises ArgumentTypeError."""
+    try:
+        value = float(text.removesuffix("d"))
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 30:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 0.1 to 30, such as 8d")
     return value

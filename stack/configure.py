@@ -6,6 +6,8 @@ from alert_rules.generate import prometheus_config, rule_files
 from alert_rules.routing import Receivers, alertmanager_config
 from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
+from stack.collector import collector_config
+from stack.credentials import random_token
 from stack.pager import ROUTING_KEY
 from stack.ports import LOOPBACK, Ports
 
@@ -13,8 +15,11 @@ SCRAPE_INTERVAL = "5s"
 """Shorter than in production (15s), so that one sees at once what happens."""
 
 
-def write(data: Path, ports: Ports, thresholds: Thresholds) -> None:
-    """Writes `prometheus/prometheus.yml`, its rules, and `alertmanager/alertmanager.yml` into the folder `data`."""
+def write(data: Path, ports: Ports, thresholds: Thresholds, *, jaeger: bool = False) -> None:
+    """Writes what Prometheus, Alertmanager, the Collector and the controller read into the folder `data`.
+
+    With `jaeger`, the Collector sends the traces there as well.
+    """
     rules = data / "prometheus" / "rules"
     rules.mkdir(parents=True, exist_ok=True)
     for old in rules.glob("*.yml"):
@@ -35,6 +40,27 @@ def write(data: Path, ports: Ports, thresholds: Thresholds) -> None:
     pager = f"http://{LOOPBACK}:{ports.pager}"
     (secrets / "pagerduty_routing_key").write_text(ROUTING_KEY, encoding="utf-8")
     (secrets / "slack_api_url").write_text(f"{pager}/services/T00000000/B00000000/local", encoding="utf-8")
-    receivers = Receivers(pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(secrets), controller_url=None)
+    token = secrets / "controller_token"
+    if not token.exists():
+        token.touch(mode=0o600)
+        token.write_text(random_token(), encoding="utf-8")
+    receivers = Receivers(
+        pagerduty_url=f"{pager}/v2/enqueue",
+        secrets_dir=str(secrets),
+        controller_url=f"http://{LOOPBACK}:{ports.controller}/alerts",
+    )
     alertmanager = alertmanager_config(receivers)
     (data / "alertmanager" / "alertmanager.yml").write_text(alertmanager, encoding="utf-8")
+
+    collector = data / "otel-collector"
+    collector.mkdir(parents=True, exist_ok=True)
+    config = collector_config(
+        exporters=[f"{LOOPBACK}:{ports.exporter_grpc}"],
+        trace_stores={"jaeger": f"{LOOPBACK}:{ports.jaeger_otlp}"} if jaeger else {},
+        trace_store="jaeger" if jaeger else "",
+        grpc=f"{LOOPBACK}:{ports.otlp_grpc}",
+        http=f"{LOOPBACK}:{ports.otlp_http}",
+        health=f"{LOOPBACK}:{ports.collector_health}",
+        queues=str(collector / "queues"),
+    )
+    (collector / "config.yml").write_text(config, encoding="utf-8")

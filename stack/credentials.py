@@ -18,6 +18,11 @@ _LOCAL = {
 }
 
 
+def random_token() -> str:
+    """32 characters that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
 def ensure(folder: Path = FOLDER) -> list[str]:
     """Makes the files that are not there; their names. The folder is its owner's alone.
 
@@ -25,7 +30,7 @@ def ensure(folder: Path = FOLDER) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    random = {name: secrets.token_urlsafe(24) for name in ("grafana_admin_password", "controller_token")}
+    random = {name: random_token() for name in ("grafana_admin_password", "controller_token")}
     made = []
     for name, text in (_LOCAL | random).items():
         path = folder / name

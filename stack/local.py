@@ -1,4 +1,4 @@
-"""The stack as processes of this machine: exporter, Prometheus, Alertmanager, pager, and a demo agent."""
+"""The stack, shown while it runs: as processes of this machine, or in Docker Compose."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from stack import configure, programs
 from stack.pager import Message, Pager
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Died, Processes, Program
-from stack.servers import ALERTMANAGER, PROMETHEUS, Server
+from stack.servers import ALERTMANAGER, COLLECTOR, JAEGER, PROMETHEUS, Server
 from stack.status import Event, Status, View
 from stack.watch import AlertNow, Now, Watch
 
@@ -34,6 +34,8 @@ class Plan:
     demo: bool = True
     break_after: float | None = 25.0
     data_note: str = ""
+    missing: str = ""
+    """Which servers are not here, and how to get them."""
 
 
 class Stack:
@@ -94,17 +96,7 @@ class Stack:
 
     async def _start(self, cleanup: AsyncExitStack) -> Watch:
         plan = self._plan
-        configure.write(plan.data, plan.ports, plan.thresholds)
-        serving = await self._pager.serve(plan.ports.pager)
-        cleanup.push_async_callback(serving.close)
-        for program in (
-            programs.exporter(plan.data, plan.ports, plan.exporter_config),
-            programs.alertmanager(plan.servers[ALERTMANAGER], plan.data, plan.ports),
-            programs.prometheus(plan.servers[PROMETHEUS], plan.data, plan.ports),
-        ):
-            self._say(f"starting {program.name}")
-            await self._processes.start(program)
-            self._services.append(program)
+        await self._start_services(cleanup)
         self._services.append(Program("pager", (), url=f"http://{LOOPBACK}:{plan.ports.pager}"))
         self._say(
             f"ready: agents send OTLP to {LOOPBACK}:{plan.ports.otlp_grpc} (gRPC) or :{plan.ports.otlp_http} (HTTP)"
@@ -117,6 +109,30 @@ class Stack:
         watch = Watch(f"http://{LOOPBACK}:{plan.ports.prometheus}")
         cleanup.push_async_callback(watch.close)
         return watch
+
+    async def _start_services(self, cleanup: AsyncExitStack) -> None:
+        plan = self._plan
+        with_collector, with_jaeger = COLLECTOR in plan.servers, JAEGER in plan.servers
+        configure.write(plan.data, plan.ports, plan.thresholds, jaeger=with_jaeger)
+        serving = await self._pager.serve(plan.ports.pager)
+        cleanup.push_async_callback(serving.close)
+        started = [
+            programs.exporter(plan.data, plan.ports, plan.exporter_config, behind_collector=with_collector),
+            programs.controller(plan.data, plan.ports),
+            programs.alertmanager(plan.servers[ALERTMANAGER], plan.data, plan.ports),
+            programs.prometheus(plan.servers[PROMETHEUS], plan.data, plan.ports),
+        ]
+        if with_jaeger:
+            started.append(programs.jaeger(plan.servers[JAEGER], plan.ports))
+        if with_collector:
+            started.append(programs.collector(plan.servers[COLLECTOR], plan.data, plan.ports))
+        for program in started:
+            self._say(f"starting {program.name}")
+            await self._processes.start(program)
+            if program.url:
+                self._services.append(program)
+        if plan.missing:
+            self._say(plan.missing)
 
     async def _close(self) -> None:
         self._say("stopping")

@@ -101,7 +101,7 @@ class Pager:
         except Refused as error:
             body = {"status": "invalid event", "message": "Event object is invalid", "errors": [str(error)]}
             return web.json_response(body, status=400)
-        self._take(event)
+        self.take(event)
         body = {"status": "success", "message": "Event processed", "dedup_key": event.key}
         return web.json_response(body, status=202)
 
@@ -110,10 +110,11 @@ class Pager:
             message = slack_message(await _json(request), self._clock())
         except Refused as error:
             return web.Response(text=str(error), status=400)
-        self._take(message)
+        self.take(message)
         return web.Response(text="ok")
 
-    def _take(self, message: Message) -> None:
+    def take(self, message: Message) -> None:
+        """Keeps a message, as if it had come here."""
         self.messages.append(message)
         self._on_message(message)
 

@@ -8,7 +8,11 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where each service listens: the usual port of each."""
+    """Where each service listens: the usual port of each.
+
+    Agents send to `otlp_grpc` and `otlp_http`. That is the Collector where there is one, which sends on to
+    `exporter_grpc` and `jaeger_otlp`; else the exporter itself.
+    """
 
     otlp_grpc: int = 4317
     otlp_http: int = 4318
@@ -16,6 +20,12 @@ class Ports:
     prometheus: int = 9090
     alertmanager: int = 9093
     pager: int = 9095
+    controller: int = 9465
+    exporter_grpc: int = 4319
+    exporter_http: int = 4320
+    collector_health: int = 13133
+    jaeger_otlp: int = 4321
+    jaeger: int = 16686
 
     def moved(self, offset: int) -> "Ports":
         """Each port plus `offset`. Raises ValueError where one would be no port."""
@@ -37,7 +47,7 @@ class PortsTaken(Exception):
 
     def __init__(self, taken: list[tuple[str, int]], offset: int) -> None:
         ports = ", ".join(f"{port} ({name.replace('_', ' ')})" for name, port in taken)
-        free = next((other for other in range(offset + 1000, 50000, 1000) if not Ports().moved(other).taken()), None)
+        free = next((other for other in range(offset + 1000, 48000, 1000) if not Ports().moved(other).taken()), None)
         hint = (
             f"start with --port-offset {free}, which moves all of them" if free else "start with another --port-offset"
         )
@@ -53,3 +63,10 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])

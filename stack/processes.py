@@ -65,6 +65,8 @@ class Processes:
     async def died(self) -> str:
         """Waits until a process ends by itself; then what to tell about it."""
         waits = {asyncio.create_task(process.wait()): name for name, process in self._running.items()}
+        if not waits:
+            await asyncio.Event().wait()
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -13,12 +13,13 @@ _SELF = (sys.executable, "-m", "cli.main")
 _RUNAWAY = ("--runaway-tasks", "40", "--loop-seconds", "1.5")
 
 
-def exporter(data: Path, ports: Ports, config: Path | None) -> Program:
+def exporter(data: Path, ports: Ports, config: Path | None, *, behind_collector: bool = False) -> Program:
+    grpc, http = (ports.exporter_grpc, ports.exporter_http) if behind_collector else (ports.otlp_grpc, ports.otlp_http)
     command = [
         *_SELF,
         "serve",
-        *("--otlp-grpc", f"{LOOPBACK}:{ports.otlp_grpc}"),
-        *("--otlp-http", f"{LOOPBACK}:{ports.otlp_http}"),
+        *("--otlp-grpc", f"{LOOPBACK}:{grpc}"),
+        *("--otlp-http", f"{LOOPBACK}:{http}"),
         *("--metrics", f"{LOOPBACK}:{ports.metrics}"),
         *("--journal", str(data / "journal")),
         *(("--config", str(config)) if config else ()),
@@ -55,6 +56,44 @@ def alertmanager(binary: Path, data: Path, ports: Ports) -> Program:
         "--cluster.listen-address=",
     ]
     return Program("alertmanager", command, ready=f"{url}/-/ready", url=url)
+
+
+def controller(data: Path, ports: Ports) -> Program:
+    url = f"http://{LOOPBACK}:{ports.controller}"
+    command = [
+        *_SELF,
+        "controller",
+        *("--listen", f"{LOOPBACK}:{ports.controller}"),
+        *("--state", str(data / "state" / "flags.json")),
+        *("--token-file", str(data / "alertmanager" / "secrets" / "controller_token")),
+        *("--prometheus", f"http://{LOOPBACK}:{ports.prometheus}"),
+    ]
+    return Program("controller", command, ready=f"{url}/healthz", url=url)
+
+
+def collector(binary: Path, data: Path, ports: Ports) -> Program:
+    command = [str(binary), "--config", f"{data}/otel-collector/config.yml"]
+    return Program("collector", command, ready=f"http://{LOOPBACK}:{ports.collector_health}")
+
+
+def jaeger(binary: Path, ports: Ports) -> Program:
+    url = f"http://{LOOPBACK}:{ports.jaeger}"
+    # Port 0: what nobody here asks for, and it has no switch to leave out.
+    unused = (
+        "admin.http",
+        "collector.grpc-server",
+        "collector.http-server",
+        "collector.otlp.http",
+        "query.grpc-server",
+    )
+    command = [
+        str(binary),
+        "--memory.max-traces=50000",
+        f"--collector.otlp.grpc.host-port={LOOPBACK}:{ports.jaeger_otlp}",
+        f"--query.http-server.host-port={LOOPBACK}:{ports.jaeger}",
+        *(f"--{name}.host-port={LOOPBACK}:0" for name in unused),
+    ]
+    return Program("jaeger", command, ready=f"{url}/", url=url)
 
 
 def demo(ports: Ports) -> Program:

@@ -73,13 +73,12 @@ class PlainView:
         self._out = out
         self._told = 0
         self._next_summary = 0.0
-        self._services_told = False
+        self._services_told = 0
 
     def show(self, status: Status) -> None:
-        if status.services and not self._services_told:
-            self._services_told = True
-            for service in status.services:
-                self._say(f"{service.name}: {service.url}")
+        for service in status.services[self._services_told :]:
+            self._say(f"{service.name}: {service.url}")
+        self._services_told = len(status.services)
         for event in status.events[self._told :]:
             self._say(str(event))
         self._told = len(status.events)

@@ -23,7 +23,7 @@ class Up:
     """A running `agent-oncall up`, on ports of its own."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.offset = next(n for n in random.sample(range(11_000, 50_000, 100), 50) if not Ports().moved(n).taken())
+        self.offset = next(n for n in random.sample(range(11_000, 48_000, 100), 50) if not Ports().moved(n).taken())
         self.ports = Ports().moved(self.offset)
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
