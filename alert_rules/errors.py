@@ -34,10 +34,10 @@ def _surprise(expected: str) -> str:
     """
 
 
-def _too_many(over: str, count: str) -> str:
+def _too_many(windows: str, over: str, count: str) -> str:
     return f"""
     max by (agent) (
-        agent:error_ratio:rate
+        agent:error_ratio:rate{{window=~"{windows}"}}
       and
         agent:tasks_failed:increase >= on (agent) group_left () {limit(count)}
       and on (agent, window)
@@ -61,6 +61,7 @@ GROUP = Group(
     "agent-errors",
     (
         *_ended("2m"),
+        *_ended("5m"),
         *_ended("10m"),
         # For an agent with a few tasks an hour, from the hourly figures: six hours of raw samples are too many.
         Recording("agent:tasks_ended:increase", f"sum by (agent) ({hours(OUTCOMES, '6h')}) > 0", {"window": "6h"}),
@@ -84,11 +85,11 @@ GROUP = Group(
             requirement="A2, M13",
             severity=Severity.PAGE,
             cause="errors",
-            expr=_too_many("error_rate", "error_min_count"),
+            expr=_too_many("5m|10m|6h", "error_rate", "error_min_count"),
             keep_firing_for="10m",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of the tasks fail",
             description="""
-            More than 20 % of the tasks that ended in the last 10 minutes (2 where they are many, 6 hours where they are
+            More than 20 % of the tasks that ended in the last 10 minutes (5 where they are many, 6 hours where they are
             few) failed with an error: more than chance explains, and more than this agent's last 7 days do.
             """,
         ),
@@ -99,7 +100,7 @@ GROUP = Group(
             cause="errors",
             action=Action.OFF,
             # It acts by itself and within two minutes, so it asks for more.
-            expr=_too_many("error_rate_critical", "error_critical_min_count"),
+            expr=_too_many("2m|10m|6h", "error_rate_critical", "error_critical_min_count"),
             keep_firing_for="10m",
             summary="{{ $labels.agent }}: {{ $value | humanizePercentage }} of the tasks fail: switch it off",
             description="""

@@ -95,20 +95,25 @@ def prometheus_config(
     *,
     exporters: Sequence[str] = EXPORTERS,
     alertmanagers: Sequence[str] = ALERTMANAGERS,
+    others: Mapping[str, Sequence[str]] | None = None,
     rule_files: Sequence[str] = ("rules/*.yml",),
     scrape_interval: str = "15s",
     evaluation_interval: str = "15s",
 ) -> str:
     """`prometheus.yml`: the exporters scraped under the contract's job, the rules, where alerts go.
 
-    Addresses are HOST:PORT; `rule_files` are seen from the file's own folder. Exemplars need the flag
+    Addresses are HOST:PORT; `others` are further jobs, by name: the controller and agents that serve the library's
+    series. `rule_files` are seen from the file's own folder. Exemplars need the flag
     `--enable-feature=exemplar-storage` as well.
     """
+    jobs = {SCRAPE_JOB: exporters, **(others or {})}
     config: dict[str, Any] = {
         "global": {"scrape_interval": scrape_interval, "evaluation_interval": evaluation_interval},
         "storage": {"exemplars": {"max_exemplars": 100_000}},
         "rule_files": list(rule_files),
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
-        "scrape_configs": [{"job_name": SCRAPE_JOB, "static_configs": [{"targets": list(exporters)}]}],
+        "scrape_configs": [
+            {"job_name": job, "static_configs": [{"targets": list(targets)}]} for job, targets in jobs.items()
+        ],
     }
     return dump(config)
