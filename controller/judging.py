@@ -1,6 +1,7 @@
 """A running rollout and what Prometheus knows of it, put together into a verdict."""
 
 from agent_oncall.schema import State
+from controller.actions import Refused
 from controller.plan import Plan, Stage
 from controller.prom import Prometheus, PrometheusError, rollout_sums
 from controller.rollouts import Rollout
@@ -72,10 +73,18 @@ class Judge:
         )
 
 
-def running(state: State) -> list[Rollout]:
-    """The rollouts that run. Refused if one's metadata can't be understood."""
-    found = (Rollout.of(name, agent.config) for name, agent in state.agents.items())
-    return [rollout for rollout in found if rollout is not None]
+def running(state: State) -> tuple[list[Rollout], list[str]]:
+    """The rollouts that run, and what is wrong with those whose metadata can't be understood."""
+    found: list[Rollout] = []
+    problems: list[str] = []
+    for name, agent in state.agents.items():
+        try:
+            rollout = Rollout.of(name, agent.config)
+        except Refused as error:
+            problems.append(str(error))
+        else:
+            found += [rollout] if rollout is not None else []
+    return found, problems
 
 
 def days_needed(stage: Stage, tasks_per_day: float, success: float) -> float:

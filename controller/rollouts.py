@@ -41,6 +41,7 @@ class Rollout:
                 hold_hours=float(metadata.get("hold_hours", 24)),
                 look_hours=float(metadata.get("look_hours", 24)),
             )
+            float(config.stage)
         except (BadPlan, ValueError) as error:
             raise Refused(f"flags.{agent}.config.metadata: {error}") from error
         if began is None:

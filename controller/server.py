@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from agent_oncall.schema import State, StateError, loads
-from controller import rollouts
+from controller import rollouts as steps
 from controller.actions import Refused
 from controller.config import Settings
 from controller.grafana import AnnotationError, annotate
@@ -124,7 +124,11 @@ class Server:
         if self._judge is None or not self._store.begun:
             return
         found: list[tuple[Rollout, Verdict]] = []
-        for rollout in running(self._store.read()):
+        rollouts, problems = running(self._store.read())
+        for problem in problems:
+            self.metrics.failed("verdicts", "metadata")
+            self._tell_once(problem)
+        for rollout in rollouts:
             verdict = self._judge.verdict(rollout, self._store.now)
             found.append((rollout, verdict))
             said = f"{verdict.decision}, {'; '.join(verdict.reasons)}"
@@ -139,11 +143,11 @@ class Server:
         if verdict.decision is Decision.ROLL_BACK and (
             rollout.auto_rollback == "any" or (rollout.auto_rollback == "hard" and verdict.hard)
         ):
-            action, decide = "rollout back", lambda state: _same_stage(state, rollout, rollouts.back(state, agent))
+            action, decide = "rollout back", lambda state: _same_stage(state, rollout, steps.back(state, agent))
         elif verdict.decision is Decision.PROMOTE and rollout.auto_promote:
             now = self._store.now
             action = "rollout advance"
-            decide = lambda state: _same_stage(state, rollout, rollouts.advance(state, agent, now=now))  # noqa: E731
+            decide = lambda state: _same_stage(state, rollout, steps.advance(state, agent, now=now))  # noqa: E731
         else:
             return
         entry = self._store.change(
@@ -164,8 +168,8 @@ class Server:
             body = self._store.path.read_bytes()
             state = loads(body)
             self._good = body
-            self.metrics.state(state, running(state))
-        except (OSError, StateError, Refused) as error:
+            self.metrics.state(state, running(state)[0])
+        except (OSError, StateError) as error:
             if self._store.begun:
                 self.metrics.unreadable()
                 self._tell_once(f"{self._store.path}: {error}; what was last good is served")

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from agent_oncall.schema import loads
+from agent_oncall.schema import State, loads
 from controller import actions, rollouts
 from controller.config import ACTIONS, Listener, Settings
 from controller.follow import Follower, FollowError
@@ -281,6 +281,23 @@ async def test_a_rollout_is_rolled_back_by_itself_where_its_settings_say_so(
         assert ("canary" not in config.variants) is rolls_back
         series = 'agent_rollout_verdict{agent="support",rollout="r3",stage="5"}'
         assert await at.sample(series) == verdict.decision.sample
+
+
+async def test_a_rollout_whose_metadata_was_spoilt_by_hand_holds_up_no_other(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+
+        def two(state: State) -> State:
+            state = actions.add_agent(state, "other", BUNDLE)
+            for name in ("other", "support"):
+                state = rollouts.start(state, name, replace(BUNDLE, max_iter=9), DEFAULT, now=START)
+            config = actions.config_of(state, "other")
+            return actions.with_config(state, "other", replace(config, metadata={**config.metadata, "plan": "5,x"}))
+
+        at.store.change(two, action="x", agent="", who="ann", why="x")
+        at.server._judge = Judged(Verdict(Decision.HOLD, ("wait",)))  # type: ignore[assignment]
+        at.server.judge()
+        assert await at.sample('agent_rollout_verdict{agent="support",rollout="r3",stage="5"}') == 0
+        assert await at.sample('agent_controller_failures_total{action="verdicts",why="metadata"}') == 1
 
 
 @pytest.mark.parametrize("auto", [False, True])
