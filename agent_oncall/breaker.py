@@ -238,7 +238,9 @@ class Account:
         """Of `usd` spent or reserved, what the task was not expected to cost. All, once it was cut for its own sake."""
         if self.cut:
             return usd
-        return 0.0 if self.allowance is None else max(0.0, usd - self.allowance)
+        if self.allowance is None or usd <= self.allowance:
+            return 0.0
+        return usd - self.allowance
 
 
 class ProcessBreaker:
@@ -316,9 +318,8 @@ class ProcessBreaker:
             if self._open_until is not None and self._act and not account.probe:
                 account.stopped = True
                 return 0.0, False, False
-            budget = self.budget_usd
-            more = self._count(account, account.spent + account.reserved + usd, budget)
-            if self._open_until is None and more > 0 and self._window.usd + more > budget:
+            more = self._count(account, account.spent + account.reserved + usd)
+            if more > 0 and self._open_until is None and self._window.usd + more > self.budget_usd:
                 self._open(now, again=False)
                 if self._act:
                     account.stopped = True
@@ -374,17 +375,19 @@ class ProcessBreaker:
         expected = self.history.expected(task_type)
         return None if expected is None else _SPARE * expected
 
-    @staticmethod
-    def _count(account: Account, usd: float, budget: float) -> float:
+    def _count(self, account: Account, usd: float) -> float:
         """What `usd` spent and reserved in all adds to the window."""
         unexplained = account.unexplained(usd)
-        return min(unexplained, budget * _LARGEST_PART) - account.counted if unexplained else -account.counted
+        if not unexplained:
+            return -account.counted  # as most tasks always have it
+        return min(unexplained, self.budget_usd * _LARGEST_PART) - account.counted
 
     def _recount(self, account: Account, now: float) -> bool:
-        budget = self.budget_usd
-        more = self._count(account, account.spent + account.reserved, budget)
+        more = self._count(account, account.spent + account.reserved)
+        if not more:
+            return False
         self._take(account, now, more, 0.0)
-        if more > 0 and self._open_until is None and self._window.usd > budget:
+        if more > 0 and self._open_until is None and self._window.usd > self.budget_usd:
             self._open(now, again=False)
             return True
         return False

@@ -63,6 +63,8 @@ def current_task() -> "Task | None":
 class _Block:
     """`with` and `async with` by one pair of methods."""
 
+    __slots__ = ()
+
     def __enter__(self) -> Self:
         raise NotImplementedError
 
@@ -226,7 +228,8 @@ class Task(_Block):
         runtime = self._runtime
         if self._account is None:
             return 0.0
-        reserved, may, opened = runtime.process.reserve(self._account, runtime.clock(), _number(usd))
+        most = None if usd is None else _number(usd)
+        reserved, may, opened = runtime.process.reserve(self._account, runtime.clock(), most)
         if opened:
             runtime.note_trip("process_spend", self._span)
         if not may:
@@ -316,6 +319,23 @@ class Task(_Block):
 class Iteration(_Block):
     """One turn of the loop; made by Task.iteration(). In the block, call answered() once the model has."""
 
+    __slots__ = (
+        "_answered",
+        "_attributes",
+        "_began",
+        "_final",
+        "_purpose",
+        "_reserve_usd",
+        "_reserved",
+        "_runtime",
+        "_span",
+        "_task",
+        "_token",
+        "_tokens",
+        "_usd",
+        "number",
+    )
+
     def __init__(self, task: Task, purpose: Purpose | None, reserve_usd: float | None) -> None:
         self.number = 0
         self._task = task
@@ -387,15 +407,16 @@ class Iteration(_Block):
         runtime, found = self._runtime, self._attributes
         self._answered = True
         found["iteration.latency_ms"] = (runtime.clock() - self._began) * 1e3
-        for key, told in (
-            ("iteration.input_tokens", input_tokens),
-            ("iteration.output_tokens", output_tokens),
-            ("iteration.cache_read_tokens", cache_read_tokens),
-            ("iteration.cache_write_tokens", cache_write_tokens),
-        ):
-            if told is not None and (count := _count(told)) is not None:
-                found[key] = count
-        self._tokens = _count(input_tokens) or 0, _count(output_tokens) or 0
+        inputs, outputs = _count(input_tokens), _count(output_tokens)
+        if inputs is not None:
+            found["iteration.input_tokens"] = inputs
+        if outputs is not None:
+            found["iteration.output_tokens"] = outputs
+        if cache_read_tokens is not None and (count := _count(cache_read_tokens)) is not None:
+            found["iteration.cache_read_tokens"] = count
+        if cache_write_tokens is not None and (count := _count(cache_write_tokens)) is not None:
+            found["iteration.cache_write_tokens"] = count
+        self._tokens = inputs or 0, outputs or 0
         self._usd = _number(cost_usd)
         if self._usd is None:
             self._usd = runtime.price(self._task.config.model, *self._tokens)
@@ -474,7 +495,7 @@ class ToolCall(_Block):
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None
+    return value if type(value) is int and 0 <= value < 1_000_000_000 else None
 
 
 def _number(value: object) -> float | None:

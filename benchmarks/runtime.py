@@ -9,7 +9,6 @@ import argparse
 import json
 import tempfile
 import time
-import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
 
 from agent_oncall import Config, Runtime, Stamps
-from agent_oncall.bucket import bucket
 from agent_oncall.prompts import Prompts
 from agent_oncall.schema import Agent, AgentConfig, Breaker, Bundle, Enabled, Experiment, State, document
 from agent_oncall.tracing import Attributes
@@ -156,8 +154,6 @@ def main() -> None:
         table.add("what the runtime adds to its spans", *(f"{value:.1f}" for value in more))
         table.add("bar", "50", "20", "")
     table.show()
-    yardstick = min(timeit.repeat(lambda: bucket("r12-6f3a", "user-1234"), number=1000, repeat=options.rounds)) * 1e3
-    print(f"\nYardstick: bucket() took {yardstick:.2f} µs; 1.5 where this machine has nothing else to do.")
 
 
 if __name__ == "__main__":
