@@ -22,6 +22,16 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LISTENS = re.compile(r"INFO (\S+) listens on (\S+)$")
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process since its start."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
 class NotServing(Exception):
     """The exporter ended, or was not ready in time; the text is what it wrote."""
 
@@ -81,6 +91,10 @@ class Serving:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -104,11 +118,10 @@ class Serving:
 
     def cpu_seconds(self) -> float:
         """User and system time of all its threads since its start."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        return cpu_seconds(self.pid)
 
     def resident_bytes(self) -> int:
-        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * _PAGE
+        return resident_bytes(self.pid)
 
     # -- what it says --------------------------------------------------------------------------------------------------
 
