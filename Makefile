@@ -15,14 +15,15 @@ up: servers
 	@.venv/bin/agent-oncall up $(UP)
 
 test: lint servers
-	$(PYTHON) -m pytest -m "not slow and not e2e" $(TESTS)
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m "not slow and not e2e" $(TESTS)
 
+# They wait for the servers' own time, so they wait side by side.
 e2e: servers
-	$(PYTHON) -m pytest -m e2e
+	$(PYTHON) -m pytest -n 4 --dist loadfile -m e2e -rP --show-capture=stdout
 
 # The same against the newest Prometheus and Alertmanager.
 e2e-new: servers servers-new
-	$(WITH_BUILT) $(PYTHON) -m pytest -m e2e
+	$(WITH_BUILT) $(PYTHON) -m pytest -n 4 --dist loadfile -m e2e -rP --show-capture=stdout
 
 # Where there is Go, with the newest servers as well; without, the tests that need them say so and are skipped.
 slow: servers
