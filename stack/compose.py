@@ -22,7 +22,9 @@ def files() -> dict[str, str]:
         "otel-collector/scale.yml": collector_config(
             exporters=[f"{name}:4317" for name in EXPORTERS], trace_stores=_STORES, trace_store=_STORE
         ),
-        "prometheus/scale.yml": prometheus_config(exporters=[f"{name}:9464" for name in EXPORTERS]),
+        "prometheus/scale.yml": prometheus_config(
+            exporters=[f"{name}:9464" for name in EXPORTERS], others={"agent-controller": ["controller:9465"]}
+        ),
         "tempo/tempo.yml": tempo_config(),
     }
 

@@ -28,6 +28,7 @@ def write(data: Path, ports: Ports, thresholds: Thresholds, *, jaeger: bool = Fa
         (rules / name).write_text(text, encoding="utf-8")
     prometheus = prometheus_config(
         exporters=[f"{LOOPBACK}:{ports.metrics}"],
+        others={"agent-controller": [f"{LOOPBACK}:{ports.controller}"]},
         alertmanagers=[f"{LOOPBACK}:{ports.alertmanager}"],
         scrape_interval=SCRAPE_INTERVAL,
         evaluation_interval=SCRAPE_INTERVAL,

@@ -69,3 +69,18 @@ def test_a_receiver_that_is_not_there_is_told(capfd: pytest.CaptureFixture[str])
 def test_an_address_that_is_none_is_refused(wrong: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert subprocess.run(demo("normal", "--otlp", wrong), check=False).returncode == 2
     assert "is not HOST:PORT" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("normal", "--backfill", "8d"), "--backfill DAYS and --tsdb DIR go together"),
+        (("normal", "--tsdb", "somewhere"), "--backfill DAYS and --tsdb DIR go together"),
+        (("incident", "--backfill", "8d", "--tsdb", "somewhere"), "incident is no week"),
+        (("normal", "--backfill", "8 weeks", "--tsdb", "somewhere"), "'8 weeks' is not a number of days"),
+    ],
+)
+def test_a_history_that_cannot_be_made_is_refused(arguments: tuple[str, ...], told: str) -> None:
+    done = subprocess.run(demo(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert told in done.stderr

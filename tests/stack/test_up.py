@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stack import servers
 from stack.ports import Ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -88,6 +89,24 @@ def test_a_newcomer_sees_traffic_a_runaway_and_its_page_and_ctrl_c_leaves_nothin
     assert up.ended() == 0, up.said()
     assert up.children() == []
     assert list(up.temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(
+    not (servers.find(servers.COLLECTOR) and servers.find(servers.JAEGER)),
+    reason="no Collector or no Jaeger here: tools/servers otelcol jaeger builds them",
+)
+@pytest.mark.parametrize("up", [("--break-after", "never")], indirect=True)
+def test_with_a_collector_and_jaeger_a_metrics_exemplar_leads_to_its_trace(up: Up) -> None:
+    up.until("three demo agents start")
+    asked = f"http://127.0.0.1:{up.ports.prometheus}/api/v1/query_exemplars?query=agent_task_cost_usd_bucket"
+    found: list[Any] = []
+    while not found:
+        assert up.process.poll() is None, up.said()
+        found = get(f"{asked}&start={time.time() - 600}&end={time.time()}")["data"]
+        time.sleep(0.5)
+    trace = found[0]["exemplars"][0]["labels"]["trace_id"]
+    (told,) = get(f"http://127.0.0.1:{up.ports.jaeger}/api/traces/{trace}")["data"]
+    assert "agent.task" in {span["operationName"] for span in told["spans"]}
 
 
 @pytest.mark.parametrize("up", [("--break-after", "never")], indirect=True)
