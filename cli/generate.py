@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from alert_rules.generate import ALERTMANAGERS, EXPORTERS, prometheus_config, prometheus_rules, rule_files
 from alert_rules.routing import (
@@ -63,6 +64,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--exporter", action="append", type=_host_port, metavar="HOST:PORT", help="may be given several times"
     )
     prometheus.add_argument(
+        "--agent",
+        action="append",
+        type=_host_port,
+        metavar="HOST:PORT",
+        help="an agent's process that serves the library's /metrics; may be given several times",
+    )
+    prometheus.add_argument(
         "--alertmanager", action="append", type=_host_port, metavar="HOST:PORT", help="may be given several times"
     )
     prometheus.add_argument(
@@ -87,7 +95,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         default=CONTROLLER_URL,
         type=url_or_none,
         metavar="URL",
-        help="default: %(default)s; '' for no controller",
+        help="default: %(default)s; '' for no controller. Prometheus scrapes /metrics of the same server",
     )
     switch = alertmanager.add_mutually_exclusive_group()
     switch.add_argument("--watchdog-url", type=url, metavar="URL", help="a dead man's switch, called every minute")
@@ -135,7 +143,9 @@ def run(options: argparse.Namespace) -> int:
 def _files(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str]:
     """Everything that servers of their own load, by its path in the output folder."""
     prometheus = prometheus_config(
-        exporters=options.exporter or EXPORTERS, alertmanagers=options.alertmanager or ALERTMANAGERS
+        exporters=options.exporter or EXPORTERS,
+        alertmanagers=options.alertmanager or ALERTMANAGERS,
+        others=_other_jobs(options),
     )
     grafana = grafana_files(prometheus_url=options.prometheus_url, tempo_url=options.tempo_url)
     return {
@@ -146,6 +156,19 @@ def _files(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str
         **{f"grafana/dashboards/{name}": text for name, text in dashboard_files(thresholds).items()},
         **compose.files(),
     }
+
+
+def _other_jobs(options: argparse.Namespace) -> dict[str, list[str]]:
+    """What else serves series that rules read: job → HOST:PORT."""
+    jobs = {}
+    if options.controller_url:
+        address = urlsplit(options.controller_url)
+        # HTTPS is spoken by a proxy, which need not show /metrics: name the controller's job yourself.
+        if address.scheme == "http":
+            jobs["agent-controller"] = [f"{address.hostname}:{address.port or 80}"]
+    if options.agent:
+        jobs["agent-library"] = options.agent
+    return jobs
 
 
 def _operator(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str]:

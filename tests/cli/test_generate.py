@@ -107,10 +107,24 @@ def test_addresses_of_ones_own_reach_the_servers_configurations(tmp_path: Path) 
     assert [value for value in options.values() if value not in text] == []
 
 
-def test_without_a_controller_there_is_no_route_to_it(tmp_path: Path) -> None:
+def test_without_a_controller_there_is_no_route_to_it_and_no_scrape(tmp_path: Path) -> None:
     main(["generate", "--out", str(tmp_path), "--controller-url", ""])
 
     assert "controller" not in (tmp_path / "alertmanager" / "alertmanager.yml").read_text(encoding="utf-8")
+    assert "controller" not in (tmp_path / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+
+
+def test_all_that_serves_series_of_the_contract_is_scraped(tmp_path: Path) -> None:
+    main(
+        [
+            *("generate", "--out", str(tmp_path), "--exporter", "e:1", "--controller-url", "http://c:2/alerts"),
+            *("--agent", "a:3", "--agent", "b:3"),
+        ]
+    )
+
+    config = yaml.safe_load((tmp_path / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    assert targets == {"agent-exporter": ["e:1"], "agent-controller": ["c:2"], "agent-library": ["a:3", "b:3"]}
 
 
 def test_the_files_stand_where_servers_and_users_look_for_them() -> None:
