@@ -66,7 +66,7 @@ class Limits:
     """What a task (of a type) costs, until enough of them have ended; without it the process learns first."""
     process_factor: float = 8.0
     """The process may spend so many times its usual USD a minute beyond what its tasks are expected to cost."""
-    process_floor_usd: float = 0.5
+    process_floor_usd: float = 0.25
     """At least so much a minute is left to the process, in USD."""
     cooldown_seconds: float = 120.0
     """The process' breaker stays open so long before one task may try; doubled each time that fails."""
@@ -284,6 +284,11 @@ class ProcessBreaker:
         # Nobody knows yet what is much for this process: only where most of what it spends is for nothing.
         return max(self._limits.process_floor_usd, _MOST_WASTE * self._spent.usd)
 
+    @property
+    def _largest_usd(self) -> float:
+        """USD of the budget that one task can use up."""
+        return self.budget_usd * _LARGEST_PART
+
     def state(self, now: float) -> Literal["closed", "half_open", "open"]:
         """As agents are treated: always closed while it does not act."""
         if self._open_until is None or not self._act:
@@ -316,6 +321,10 @@ class ProcessBreaker:
             if usd is None:
                 usd = max(account.largest, self._iteration_usd)
             if self._open_until is not None and self._act and not account.probe:
+                account.stopped = True
+                return 0.0, False, False
+            if account.probe and account.unexplained(account.spent + account.reserved + usd) > self._largest_usd:
+                self._open(now, again=True)
                 account.stopped = True
                 return 0.0, False, False
             more = self._count(account, account.spent + account.reserved + usd)
@@ -380,7 +389,7 @@ class ProcessBreaker:
         unexplained = account.unexplained(usd)
         if not unexplained:
             return -account.counted  # as most tasks always have it
-        return min(unexplained, self.budget_usd * _LARGEST_PART) - account.counted
+        return min(unexplained, self._largest_usd) - account.counted
 
     def _recount(self, account: Account, now: float) -> bool:
         more = self._count(account, account.spent + account.reserved)

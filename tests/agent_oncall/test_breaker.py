@@ -187,7 +187,7 @@ def loop(
 
 def test_the_budget_is_so_many_times_the_usual_spend_and_never_below_the_floor() -> None:
     assert learnt(usd=0.2).budget_usd == pytest.approx(8 * 2.0, rel=0.2)
-    assert learnt(usd=0.001).budget_usd == 0.5
+    assert learnt(usd=0.001).budget_usd == 0.25
     assert ProcessBreaker(Limits(process_floor_usd=2), act=True).budget_usd == 2
 
 
