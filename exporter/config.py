@@ -120,7 +120,9 @@ class AgentLimits(_Strict):
         default=3, description="Looping (failing_tool): calls of one tool failed in so many iterations in a row."
     )
     loop_repeat_iterations: Count = Field(
-        default=3, description="Looping (repeat): the same call with the same arguments in so many iterations in a row."
+        default=3,
+        ge=2,
+        description="Looping (repeat): the same call with the same arguments in so many iterations in a row.",
     )
     loop_iterations: Count = Field(default=25, description="Looping (iterations): more iterations than this, and ...")
     loop_iterations_factor: Positive = Field(default=3, description="... more than this times the agent's own P99.")

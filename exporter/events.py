@@ -56,11 +56,11 @@ class Iteration(Event, tag="i"):
     first_token: float | None
     own: bool  # the base schema's: a loop's own view of the call, which a client's span below may tell better
     client: bool  # of an SDK that reports its own calls beside whoever else reports them
+    tokens: int  # of all four kinds
     # What `tasks` makes of it.
     counted: bool = False
     twin: bool = False  # another span tells of the same call, and was counted
     spend: float = 0.0
-    tokens: int = 0
 
 
 class ToolCall(Event, tag="t"):

@@ -127,7 +127,7 @@ class Ledger:
             if cost is None:
                 calls.unpriced.inc(event.tokens)
             elif cost:
-                calls.spend.inc(cost)
+                calls.spend.value += cost
         elif not event.error:
             calls.unmetered.inc()
 

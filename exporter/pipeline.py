@@ -12,7 +12,7 @@ from exporter.config import Settings
 from exporter.contract import LOOP_REASONS, SPAN_RESULTS
 from exporter.dialects import KEYS, LLM_LIKE, LONG, Recogniser
 from exporter.dialects.common import Reading, failure
-from exporter.events import SCORE, AnyEvent, Batch, Event, Restart, Score, decode_batch, encode_batch
+from exporter.events import AnyEvent, Batch, Event, Restart, Score, decode_batch, encode_batch
 from exporter.faults import where
 from exporter.journal import Journal, JournalError
 from exporter.ledger import Ledger
@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 # A span that ended longer ago than any queue holds it tells of a wrong clock, not of a backlog.
 _CLOCK_WRONG_SECONDS = 12 * 3600.0
 _LAG_WINDOW_SECONDS = 60.0
-_NEVER = 1 << 64
 _LONGEST = 100  # of an agent's name
 _PASSAGE = int(Verdict.PASSAGE)
 _HOUR = 3600.0
@@ -83,7 +82,8 @@ class _Lag:
 class _Read:
     """What a body was read as."""
 
-    events: list[AnyEvent] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
 
 
@@ -165,20 +165,22 @@ class Pipeline:
         return own[:_LONGEST] or self._settings.agent_names.get(service) or service[:_LONGEST] or "unknown"
 
     def _read_span(self, span: Span, read: _Read, may_speak_for: frozenset[str] | None) -> None:
-        attributes, trace_id, span_id, parent_id = span.attributes, span.trace_id, span.span_id, span.parent_id
-        if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        span_id, parent_id = span.span_id, span.parent_id
+        if len(span.trace_id) != 16 or len(span_id) != 8 or span.trace_id == _NO_TRACE or span_id == _NO_SPAN:
             read.rejected["a trace or span id is not 16 or 8 bytes, or all zeros"] += 1
             return
-        if parent_id and (len(parent_id) != 8 or parent_id == _NO_SPAN):
-            span.parent_id = b""
-        if parent_id == span_id:
-            read.rejected["a span is its own parent"] += 1
-            return
-        resource = span.resource
-        own = text(attributes["oncall.agent"])[:_LONGEST] if "oncall.agent" in attributes else ""
-        if own and own != resource.agent:
-            span.resource = resource = Resource(resource.attributes)
-            resource.agent = own
+        if parent_id:
+            if len(parent_id) != 8 or parent_id == _NO_SPAN:
+                span.parent_id = b""
+            elif parent_id == span_id:
+                read.rejected["a span is its own parent"] += 1
+                return
+        attributes, resource = span.attributes, span.resource
+        if "oncall.agent" in attributes:
+            own = text(attributes["oncall.agent"])[:_LONGEST]
+            if own and own != resource.agent:
+                span.resource = resource = Resource(resource.attributes)
+                resource.agent = own
         if may_speak_for is not None and resource.agent not in may_speak_for:
             read.rejected["the sender's token is not for this agent"] += 1
             return
@@ -188,15 +190,16 @@ class Pipeline:
             self._fault(error)
             read.rejected["a fault of the exporter"] += 1
             return
+        read.events.append(event)
         if not event.dialect:
             if not span.parent_id or event.remote:
                 event.error = failure(span, "internal")  # the top of a request: it says how that ended
             if not LLM_LIKE.isdisjoint(attributes):
                 self.measures.counter("agent_exporter_unknown_scope_total", span.scope or "none").inc()
-        read.events.append(event)
-        for of_span in span.events:
-            if of_span.name == _SCORE_EVENT:
-                self._read_score(trace_id, span_id, may_speak_for, of_span.attributes, read)
+        if span.events:
+            for of_span in span.events:
+                if of_span.name == _SCORE_EVENT:
+                    self._read_score(span.trace_id, span_id, may_speak_for, of_span.attributes, read)
 
     def _read_record(self, record: LogRecord, read: _Read, may_speak_for: frozenset[str] | None) -> None:
         agent = self._agent(record.resource)
@@ -221,11 +224,11 @@ class Pipeline:
         value = self._reading.number(attributes, "gen_ai.evaluation.score.value", 0, 1)
         if name in _SCORE_NAMES and value is not None:
             only = None if may_speak_for is None else tuple(sorted(may_speak_for))
-            read.events.append(Score(trace_id, span_id, only, name, value))
+            read.scores.append(Score(trace_id, span_id, only, name, value))
 
     def _take(self, read: _Read) -> Answer:
         now = self._clock()
-        events = in_order(read.events)
+        events: list[AnyEvent] = [*in_order(read.events), *read.scores]
         if events and self._journal is not None:
             blob = encode_batch(Batch(now, events))
             try:
@@ -244,38 +247,28 @@ class Pipeline:
 
     def _count(self, events: list[AnyEvent], now: float, *, live: bool) -> None:
         verdicts = self._tasks.apply(events, now, self._fault)
-        oldest: dict[str, int] = {}
-        counts = [0] * len(VERDICTS)
-        strangers = 0
-        dialects = self._dialects
-        for event, verdict in zip(events, verdicts, strict=True):
-            if event.kind >= SCORE:
-                continue
-            counts[verdict] += 1
-            dialect = event.dialect  # type: ignore[union-attr]
-            if not dialect:
-                strangers += verdict == _PASSAGE
-                continue
-            dialects[dialect] += 1
-            end_ns = event.end_ns  # type: ignore[union-attr]
-            if end_ns < oldest.get(event.agent, _NEVER):  # type: ignore[union-attr]
-                oldest[event.agent] = end_ns  # type: ignore[union-attr]
-        for words, count in zip(VERDICTS, counts, strict=True):
-            if count:
-                result = words.split()[0].strip(",:")
+        spans = [event for event in events if isinstance(event, Event)]
+        for verdict, count in Counter(verdicts).items():
+            words = VERDICTS[verdict]
+            result = words.split()[0].strip(",:")
+            if result in self._results:
                 self._results[result].inc(count)
                 if result != "counted" and result != "duplicate":
                     self._ignored[words] += count
+        self._dialects.update([event.dialect for event in spans])
+        strangers = self._dialects.pop("", 0) and sum(
+            verdict == _PASSAGE and not event.dialect for event, verdict in zip(spans, verdicts, strict=False)
+        )
         if strangers:
             self._ignored["ignored: no dialect knows the span"] += strangers
             self._ignored[VERDICTS[_PASSAGE]] -= strangers
         if live:
+            oldest = {event.agent: event.end_ns for event in reversed(spans) if event.dialect}
             for agent, end_ns in oldest.items():
                 self._note_lag(agent, now - end_ns / 1e9, now)
         if self._explain is not None:
-            for event, verdict in zip(events, verdicts, strict=True):
-                if isinstance(event, Event):
-                    self._explain(event, VERDICTS[verdict])
+            for event, verdict in zip(spans, verdicts, strict=False):
+                self._explain(event, VERDICTS[verdict])
 
     def _fault(self, error: Exception) -> None:
         """A fault of ours: it must not keep the journal from being read, nor the other spans from being counted. An

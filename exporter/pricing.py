@@ -139,11 +139,9 @@ class Pricing:
         As genai-prices does: cached tokens without a price of their own cost what uncached input costs; a tier's price
         holds for all tokens of the call; tokens of a kind that the model doesn't sell (output of an embedding) cost 0.
         """
-        if len(model) > _LONGEST_NAME or len(provider) > _LONGEST_NAME:
-            return None
         found = self._names.get((model, provider))
         if found is None:
-            if len(self._names) >= _MOST_NAMES:
+            if len(self._names) >= _MOST_NAMES or len(model) > _LONGEST_NAME or len(provider) > _LONGEST_NAME:
                 return None
             found = self._names[model, provider] = self._find(model, provider)
         if found.model is not None:

@@ -5,7 +5,7 @@ Only the attributes that a dialect or the user's own success rules name are read
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ _HAS_IS_REMOTE = 0x100
 _IS_REMOTE = 0x200
 # Span kinds whose parent is in another process by definition.
 _SERVER, _CONSUMER = 2, 5
+_REMOTE_KINDS = (_SERVER, _CONSUMER)
 
 STATUS_ERROR = 2
 
@@ -63,10 +64,7 @@ class SpanEvent:
 
 
 class Span:
-    """One span. Times are unix nanoseconds; ids are raw bytes, `parent_id` is empty for the root of a trace.
-
-    `parent_is_remote` is None where the sender does not tell.
-    """
+    """One span. Times are unix nanoseconds; ids are raw bytes, `parent_id` is empty for the root of a trace."""
 
     __slots__ = (
         "attributes",
@@ -74,7 +72,7 @@ class Span:
         "events",
         "name",
         "parent_id",
-        "parent_is_remote",
+        "remote",
         "resource",
         "scope",
         "span_id",
@@ -92,10 +90,10 @@ class Span:
     start_ns: int
     end_ns: int
     attributes: Attributes
-    events: list[SpanEvent]
+    events: Sequence[SpanEvent]
     status: int
     status_message: str
-    parent_is_remote: bool | None
+    remote: bool  # the parent is in another process
     resource: Resource
 
 
@@ -146,23 +144,18 @@ class Decoder:
                 scope = of_scope.scope.name[:_MOST_TEXT]
                 for raw in of_scope.spans:
                     span = Span()
-                    span.trace_id = raw.trace_id
-                    span.span_id = raw.span_id
-                    span.parent_id = raw.parent_span_id
+                    span.trace_id, span.span_id, span.parent_id = raw.trace_id, raw.span_id, raw.parent_span_id
+                    span.start_ns, span.end_ns = raw.start_time_unix_nano, raw.end_time_unix_nano
                     span.name = raw.name[:_MOST_TEXT]
-                    span.scope = scope
-                    span.start_ns = raw.start_time_unix_nano
-                    span.end_ns = raw.end_time_unix_nano
                     span.attributes = attributes(raw.attributes)
-                    span.parent_is_remote = _parent_is_remote(raw.flags, raw.kind)
-                    span.resource = resource
-                    span.events = (
-                        [SpanEvent(e.name[:_MOST_TEXT], e.time_unix_nano, attributes(e.attributes)) for e in events]
-                        if (events := raw.events)
-                        else []
-                    )
+                    span.resource, span.scope = resource, scope
+                    span.remote = _parent_is_remote(raw.flags, raw.kind)
+                    span.events = [self._event(event) for event in events] if (events := raw.events) else ()
                     span.status, span.status_message = _status(status) if (status := raw.status) else (0, "")
                     yield span
+
+    def _event(self, raw: Any) -> SpanEvent:
+        return SpanEvent(raw.name[:_MOST_TEXT], raw.time_unix_nano, self._attributes(raw.attributes))
 
     def _attributes(self, raw: Any) -> Attributes:
         keys, known = self._keys, self._known.get
@@ -179,7 +172,7 @@ class Decoder:
         return found
 
     def _value(self, key: str, encoded: bytes) -> Value | None:
-        value = _clipped(_decoded(encoded), _MOST_LONG_TEXT if key in self._long else _MOST_TEXT)
+        value = _decoded(encoded, _MOST_LONG_TEXT if key in self._long else _MOST_TEXT)
         if value is not None and len(encoded) <= _SHORT:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
@@ -224,7 +217,7 @@ class Decoder:
         kind = raw.get("kind")
         if isinstance(kind, str):
             kind = {"SPAN_KIND_SERVER": _SERVER, "SPAN_KIND_CONSUMER": _CONSUMER}.get(kind)
-        span.parent_is_remote = _parent_is_remote(_uint(raw, "flags"), kind)
+        span.remote = _parent_is_remote(_uint(raw, "flags"), kind)
         span.resource = resource
         span.events = [
             SpanEvent(_text_json(event.get("name")), _uint(event, "timeUnixNano"), self._attributes_json(event))
@@ -260,10 +253,8 @@ class Decoder:
         return iter(records)
 
 
-def _parent_is_remote(flags: int, kind: object) -> bool | None:
-    if flags & _HAS_IS_REMOTE:
-        return bool(flags & _IS_REMOTE)
-    return True if kind in (_SERVER, _CONSUMER) else None
+def _parent_is_remote(flags: int, kind: object) -> bool:
+    return flags & _IS_REMOTE != 0 if flags & _HAS_IS_REMOTE else kind in _REMOTE_KINDS
 
 
 @lru_cache(1 << 10)
@@ -275,37 +266,33 @@ def _status(encoded: bytes) -> tuple[int, str]:
     return status.code, status.message[:_MOST_STATUS_TEXT]
 
 
-def _decoded(encoded: bytes) -> Value | None:
-    """An AnyValue; None for maps and bytes, which no dialect uses, and for what is not one."""
+def _decoded(encoded: bytes, most: int) -> Value | None:
+    """An AnyValue, its texts cut to `most` characters; None for maps and bytes, which no dialect uses, and for what is
+    not one."""
     try:
-        return _any_value(AnyValue.FromString(encoded))
+        return _any_value(AnyValue.FromString(encoded), most)
     except DecodeError:
         return None  # a text that is no UTF-8 is not worth a whole request
 
 
-def _clipped(value: Value | None, most: int) -> Value | None:
-    if isinstance(value, str):
-        return value[:most]
-    if isinstance(value, list):
-        return [_clipped(item, most) for item in value[:_MOST_ITEMS]]
-    return value
-
-
-def _any_value(value: Any) -> Value | None:
+def _any_value(value: Any, most: int) -> Value | None:
     which = value.WhichOneof("value")
     match which:
-        case "string_value" | "int_value" | "bool_value" | "double_value":
+        case "string_value":
+            string: str = value.string_value[:most]
+            return string
+        case "int_value" | "bool_value" | "double_value":
             scalar: Scalar = getattr(value, which)
             return scalar
         case "array_value":
-            items = (_any_value(item) for item in value.array_value.values)
+            items = (_any_value(item, most) for item in value.array_value.values[:_MOST_ITEMS])
             return [item for item in items if item is not None]
         case _:
             return None
 
 
 def _all_attributes(raw: Any) -> Attributes:
-    return {key: value for key in raw if (value := _clipped(_decoded(raw[key]), _MOST_TEXT)) is not None}
+    return {key: value for key in raw if (value := _decoded(raw[key], _MOST_TEXT)) is not None}
 
 
 def _json_object(body: bytes | str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from operator import attrgetter
 
 import msgspec
 
@@ -51,6 +52,7 @@ from exporter.traces import (
     all_of,
     revived,
     sort_out,
+    work_of,
 )
 
 # An agent span below a parent of the same process that has not ended: most often a request handler, which ends soon.
@@ -67,12 +69,13 @@ _MOST_ENDED_PER_TRACE = 200
 # So many spans that began after their trace's root ended are kept for another task; more are nobody's.
 _MOST_LEFT = 1000
 _NEVER = 1 << 64
+_end_ns = attrgetter("end_ns")
 _MOST_TIMERS = 100_000  # before those of forgotten traces are cleared away
 _OF_TRACE = frozenset({"silence", "start", "alone", "grace"})
 
 
 class Verdict(IntEnum):
-    """What became of a span; `VERDICTS` has the words."""
+    """What became of an event; `VERDICTS` has the words."""
 
     CALL = 0
     TOOL = 1
@@ -86,14 +89,15 @@ class Verdict(IntEnum):
     TWIN = 9
     DUPLICATE = 10
     FAULT = 11
+    RESTART = 12
 
 
-# The first word is the result of `agent_exporter_spans_total`, the rest the reason behind it.
+# Of a span the first word is the result of `agent_exporter_spans_total`, the rest the reason behind it.
 VERDICTS = (
     "counted as an iteration",
     "counted as a tool call",
     "counted as a task, or as part of one",
-    "counted as a score",
+    "a score",
     "counted, its task had ended",
     "counted, its task had been given up",
     "ignored: a call that was never answered",
@@ -102,8 +106,9 @@ VERDICTS = (
     "duplicate: another span reports the same call",
     "duplicate: this span was counted before",
     "rejected: a fault of the exporter",
+    "a restart",
 )
-_CALL, _TOOL, _TASK, _SCORE, _LATE, _RESUMED, _UNANSWERED, _PASSAGE, _HELD, _TWIN, _DUPLICATE, _FAULT = map(
+_CALL, _TOOL, _TASK, _SCORE, _LATE, _RESUMED, _UNANSWERED, _PASSAGE, _HELD, _TWIN, _DUPLICATE, _FAULT, _RESTART = map(
     int, Verdict
 )
 
@@ -146,6 +151,8 @@ class Tasks:
         self._settings = settings
         self._limits = settings.limits
         self._most_spans = settings.max_spans_per_task
+        self._most_in_flight = settings.max_spans_in_flight
+        self._some_poll = any(settings.limits(agent).polling_tools for agent in ("*", *settings.agents))
         self._ledger = ledger
         self._pricing = pricing
         self._rejected = rejected
@@ -185,7 +192,7 @@ class Tasks:
                     verdicts.append(self._score(event))  # type: ignore[arg-type]
                 else:
                     self._restart(now)
-                    verdicts.append(_PASSAGE)
+                    verdicts.append(_RESTART)
             except Exception as error:
                 fault(error)
                 verdicts.append(_FAULT)
@@ -226,7 +233,7 @@ class Tasks:
         if self._journaled:
             self._changed.add(trace_id)
         self._spans += 1
-        if self._spans - self._past_spans > self._settings.max_spans_in_flight:
+        if self._spans - self._past_spans > self._most_in_flight:
             self._make_room(trace_id)
         spans = trace.spans
         if len(spans) >= self._most_spans:
@@ -234,8 +241,14 @@ class Tasks:
         spans[span_id] = event
         if trace.children is not None:
             trace.children.setdefault(event.parent_id, []).append(span_id)
+        if event.start_ns > trace.last_start_ns:
+            trace.last_start_ns = event.start_ns
+        if event.facts:
+            trace.work.note(event.facts)
         if kind == CALL:
-            return self._iteration(trace, event)  # type: ignore[arg-type]
+            if event.client and not event.parent_id:  # type: ignore[attr-defined]
+                return self._lone_call(trace, event)  # type: ignore[arg-type]
+            return self._call(trace, event)  # type: ignore[arg-type]
         if kind == TOOL:
             return self._tool_call(trace, event)  # type: ignore[arg-type]
         if kind == AGENT:
@@ -270,19 +283,16 @@ class Tasks:
 
     # -- calls and tools -----------------------------------------------------------------------------------------------
 
-    def _iteration(self, trace: Trace, event: Iteration) -> int:
-        if event.client and not event.parent_id:
-            # An SDK's own report, in a trace of its own: its twin may have come, may yet come, or there is none.
-            if self._elsewhere.has_come(event):
-                event.twin = True
-                return _TWIN
-            if self._elsewhere.hold(event, self.now):
-                event.twin = True
-                self._timer(twins.HOLD_SECONDS, "hold", event.instance.encode())
-                return _HELD
-        verdict = self._call(trace, event)
-        self._elsewhere.note(event, self.now)
-        return verdict
+    def _lone_call(self, trace: Trace, event: Iteration) -> int:
+        """An SDK's own report, in a trace of its own: its twin may have come, may yet come, or there is none."""
+        if self._elsewhere.has_come(event):
+            event.twin, trace.whole = True, False
+            return _TWIN
+        if self._elsewhere.hold(event, self.now):
+            event.twin, trace.whole = True, False
+            self._timer(twins.HOLD_SECONDS, "hold", event.instance.encode())
+            return _HELD
+        return self._call(trace, event)
 
     def _call(self, trace: Trace, event: Iteration) -> int:
         parent_id = event.parent_id
@@ -307,12 +317,16 @@ class Tasks:
             twins.remember(trace, event)
             task = None if late else self._task_of(trace, event)
             cost, model = self._price(event)
-            event.spend = cost or 0.0
+            if cost:
+                event.spend = cost
             purpose = event.purpose or (task.purpose(event) if task is not None else "progress")
             self._ledger.call(event, model, self._variant(trace, task, event), purpose, cost)
             if task is not None:
                 self._go_round(task, event)
             verdict = _CALL if not (late or trace.given_up) else self._afterwards(trace, event)
+        trace.work.call(event)
+        if self._elsewhere.recent:
+            self._elsewhere.note(event, self.now)
         if late or parent_known or not parent_id or event.remote:
             self._settle_in(trace, event, late)
         return verdict
@@ -323,9 +337,8 @@ class Tasks:
         task.spend += event.spend
         task.went_on(event)
         loop = task.loop
-        loop.turn += 1
-        if loop.failing or loop.repeating or loop.why or task.iterations > task.loop_from:
-            loop.forget()
+        loop.iteration()
+        if loop.why or task.iterations > task.loop_from:
             self._look_for_loop(task, event)
 
     def _tool_call(self, trace: Trace, event: ToolCall) -> int:
@@ -344,12 +357,12 @@ class Tasks:
                 task.tool_failed = True
                 task.tool_parent = event.parent_id
             arguments = event.arguments
-            if arguments and event.tool in self._limits(event.agent).polling_tools:
+            if self._some_poll and event.tool in self._limits(event.agent).polling_tools:
                 arguments = b""
             loop = task.loop
-            if failed or arguments or loop.failing or not loop.turn:
-                loop.tool_call(event.tool, failed, arguments, in_iteration=event.dialect == base.NAME)
+            if loop.tool_call(event.tool, failed, arguments, in_iteration=event.dialect == base.NAME) or loop.why:
                 self._look_for_loop(task, event)
+        trace.work.tool_call(event)
         if late or not event.parent_id or event.remote or event.parent_id in trace.spans:
             self._settle_in(trace, event, late)
         return _TOOL if not (late or trace.given_up) else self._afterwards(trace, event)
@@ -392,20 +405,23 @@ class Tasks:
         return first.variant
 
     def _price(self, event: Iteration) -> tuple[float | None, str]:
-        """(USD or None where no price is known, the model's label); notes how many tokens the call took."""
-        model = event.model or event.answered_by or self._default_model(event.agent)
+        """(USD or None where no price is known, the model's label)."""
+        model, answered_by = event.model, event.answered_by
+        if not model:
+            model = answered_by or self._default_model(event.agent)
         inputs = event.input
         if inputs is None:
             return None, model or UNKNOWN
-        tokens = event.tokens = inputs + event.output + event.cache_read + event.cache_write
         if not model:
             rate = self._history.usd_per_token(event.agent)
-            return (None if rate is None else rate * tokens), UNKNOWN
-        answered_by = event.answered_by
-        counts = (inputs, event.output, event.cache_read, event.cache_write)
-        cost = self._pricing.cost(answered_by, event.provider, *counts) if answered_by else None
-        if cost is None and model != answered_by:
-            cost = self._pricing.cost(model, event.provider, *counts)
+            return (None if rate is None else rate * event.tokens), UNKNOWN
+        cost = None
+        if answered_by and answered_by != model:
+            cost = self._pricing.cost(
+                answered_by, event.provider, inputs, event.output, event.cache_read, event.cache_write
+            )
+        if cost is None:
+            cost = self._pricing.cost(model, event.provider, inputs, event.output, event.cache_read, event.cache_write)
         return cost, model
 
     def _default_model(self, agent: str) -> str:
@@ -486,10 +502,12 @@ class Tasks:
         if not event.parent_id:
             if _has_sums(event) and not any(span.kind in (CALL, TOOL) for span in trace.spans.values()):
                 # Nothing was counted below it, and it tells sums: its calls may be on their way by another road.
+                trace.whole = False
                 self._timer(self._settings.parent_grace_seconds, "alone", event.trace_id, event.span_id)
             else:
                 self._end_root(trace, event)
             return _TASK
+        trace.whole = False  # the task's own span is not the only agent's in it
         missing, below_agent = trace.missing_above(event)
         if below_agent:
             return _TASK
@@ -522,10 +540,7 @@ class Tasks:
         for unit in units:
             self._end_unit(trace, unit)
         if not units:
-            rest = groups[0].rest if len(groups) == 1 else Work()
-            if len(groups) > 1:
-                for span_id in rest_ids:
-                    rest.add(trace.spans[span_id])
+            rest = groups[0].rest if len(groups) == 1 else work_of(trace.spans[span_id] for span_id in rest_ids)
             if not rest:
                 return
             self._end_bare(trace, root, rest)
@@ -790,9 +805,8 @@ class Tasks:
         groups = sort_out(trace).values()
         units = [unit for group in groups for unit in group.units.values()]
         steps = [unit for unit in units if unit.span.nested]
-        rest = Work()
-        for span_id in [k for g in groups for k in g.rest_ids] + [k for unit in steps for k in unit.spans]:
-            rest.add(trace.spans[span_id])
+        rest_ids = [k for g in groups for k in g.rest_ids] + [k for unit in steps for k in unit.spans]
+        rest = work_of(trace.spans[span_id] for span_id in rest_ids)
         # The last chain to end: a step of an agent that was never heard of.
         step = max((unit.span for unit in steps), key=lambda span: span.end_ns, default=None)
         for unit in units:
@@ -1003,30 +1017,27 @@ class _Inside:
         )
 
 
-def in_order(events: list[AnyEvent]) -> list[AnyEvent]:
-    """The events of one request by end time, but a child before its parent: clocks that tick in milliseconds, and calls
+def in_order(spans: list[Event]) -> list[Event]:
+    """The spans of one request by end time, but a child before its parent: clocks that tick in milliseconds, and calls
     that are cut off with their task, let a child end at the same time or a little later."""
-    last = -1
+    spans.sort(key=_end_ns)
     came: set[bytes] = set()
-    for event in events:
-        if event.kind >= SCORE or event.end_ns < last or event.parent_id in came:  # type: ignore[union-attr]
-            break
-        last = event.end_ns  # type: ignore[union-attr]
-        came.add(event.span_id)  # type: ignore[union-attr]
-    else:
-        return events  # as an SDK sends them
-    ends = [_end(event) for event in events]
-    by_id = {event.span_id: at for at, event in enumerate(events) if isinstance(event, Event)}
-    for at, first in enumerate(events):
-        event, child, steps = first, at, 0
-        while isinstance(event, Event) and steps < MAX_DEPTH:
-            above = by_id.get(event.parent_id)
+    for span in spans:
+        if span.parent_id in came:
+            return _children_first(spans)
+        came.add(span.span_id)
+    return spans
+
+
+def _children_first(spans: list[Event]) -> list[Event]:
+    ends = [(span.end_ns, -span.start_ns, 0) for span in spans]
+    by_id = {span.span_id: at for at, span in enumerate(spans)}
+    for at, span in enumerate(spans):
+        child, steps = at, 0
+        while steps < MAX_DEPTH:
+            above = by_id.get(span.parent_id)
             if above is None or ends[above] > ends[child]:
                 break
             ends[above] = (ends[child][0], ends[child][1], ends[child][2] + 1)
-            child, event, steps = above, events[above], steps + 1
-    return [events[at] for at in sorted(range(len(events)), key=ends.__getitem__)]
-
-
-def _end(event: AnyEvent) -> tuple[int, int, int]:
-    return (event.end_ns, -event.start_ns, 0) if isinstance(event, Event) else (1 << 64, 0, 0)
+            child, span, steps = above, spans[above], steps + 1
+    return [spans[at] for at in sorted(range(len(spans)), key=ends.__getitem__)]

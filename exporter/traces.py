@@ -4,7 +4,8 @@ The spans of a trace arrive children first, from several processes, some never. 
 keeps what was read of each span; what belongs to which task is found out once, when one ends.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,7 +18,8 @@ MAX_DEPTH = 100
 Facts = dict[str, str | int | float | bool]
 
 
-class Work(msgspec.Struct, gc=False):
+@dataclass(slots=True)
+class Work:
     """What was counted for a task, or a part of one: sums, and how the last call and the last tool ended."""
 
     iterations: int = 0
@@ -25,7 +27,7 @@ class Work(msgspec.Struct, gc=False):
     tokens: int = 0
     calls: int = 0  # answered or not, failed or not
     tools: int = 0
-    first_ns: int = 0
+    first_ns: int = 0  # the start of the first of them, 0 where there is none
     last_ns: int = 0
     call_end_ns: int = -1
     last_call: Iteration | None = None
@@ -33,22 +35,13 @@ class Work(msgspec.Struct, gc=False):
     tool_error: str = ""
     answered_end_ns: int = -1  # the end of the last call that was answered
     confidence: float | None = None  # of the least sure tool call
-    facts: Facts = {}
+    facts: Facts = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.calls or self.tools)
 
-    def add(self, event: Event) -> None:
-        """Count in what one span told; of a span that is neither a call nor a tool call, its facts."""
-        if event.facts:
-            self.facts = {**self.facts, **event.facts}
-        kind = event.kind
-        if kind == CALL:
-            self._call(event)  # type: ignore[arg-type]
-        elif kind == TOOL:
-            self._tool_call(event)  # type: ignore[arg-type]
-
-    def _call(self, event: Iteration) -> None:
+    def call(self, event: Iteration) -> None:
+        """Count a call in."""
         end_ns = event.end_ns
         if not event.twin:
             self.calls += 1
@@ -62,23 +55,29 @@ class Work(msgspec.Struct, gc=False):
                 self.tokens += event.tokens
         elif not event.answered and not event.error:
             return  # what this report does not know, the one that was counted does
-        if event.answered and not event.error and end_ns > self.answered_end_ns:
+        if end_ns > self.answered_end_ns and event.answered and not event.error:
             self.answered_end_ns = end_ns
         if end_ns >= self.call_end_ns:
             self.call_end_ns = end_ns
             self.last_call = event
 
-    def _tool_call(self, event: ToolCall) -> None:
+    def tool_call(self, event: ToolCall) -> None:
+        """Count a tool call in."""
+        end_ns = event.end_ns
         self.tools += 1
         if not self.first_ns or event.start_ns < self.first_ns:
             self.first_ns = event.start_ns
-        if event.end_ns > self.last_ns:
-            self.last_ns = event.end_ns
-        if event.end_ns >= self.tool_end_ns:
-            self.tool_end_ns = event.end_ns
+        if end_ns > self.last_ns:
+            self.last_ns = end_ns
+        if end_ns >= self.tool_end_ns:
+            self.tool_end_ns = end_ns
             self.tool_error = event.error
         if event.confidence is not None and (self.confidence is None or event.confidence < self.confidence):
             self.confidence = event.confidence
+
+    def note(self, facts: Facts) -> None:
+        """Take in the facts that a span of any kind told."""
+        self.facts = {**self.facts, **facts}
 
     # Of the last call: what tells how the task ended.
 
@@ -106,6 +105,19 @@ class Work(msgspec.Struct, gc=False):
         return self.last_call is not None and self.last_call.stop_reason == "tool_use"
 
 
+def work_of(events: Iterable[Event]) -> Work:
+    """The work that these spans told of, in the order they came."""
+    work = Work()
+    for event in events:
+        if event.kind == CALL:
+            work.call(event)  # type: ignore[arg-type]
+        elif event.kind == TOOL:
+            work.tool_call(event)  # type: ignore[arg-type]
+        if event.facts:
+            work.note(event.facts)
+    return work
+
+
 class Unit(msgspec.Struct, gc=False):
     """An agent span without another above it, and the work below it: a task."""
 
@@ -114,28 +126,20 @@ class Unit(msgspec.Struct, gc=False):
     inner_name: str = ""  # of its first agent child
     inner_error: str = ""  # of the last agent child that failed, and when that one ended
     inner_error_ns: int = -1
-    spans: list[bytes] = []  # ids, its own included
-
-    def take(self, trace: "Trace", span_id: bytes, event: Event) -> None:
-        self.spans.append(span_id)
-        self.work.add(event)
-        if event.kind == AGENT and isinstance(event, AgentSpan) and event is not self.span:
-            if not self.inner_name:
-                self.inner_name = event.name
-            if event.error and event.end_ns >= self.inner_error_ns and not _behind_tool(trace, event):
-                self.inner_error, self.inner_error_ns = event.error, event.end_ns
+    spans: Collection[bytes] = ()  # ids, its own included
 
 
 class Group(msgspec.Struct, gc=False):
     """What stands below one missing parent, or a root: the tasks in it, by span id, and the work outside of them."""
 
-    units: dict[bytes, Unit]
-    rest: Work
+    units: dict[bytes, Unit] = {}
+    rest: Work = msgspec.field(default_factory=Work)
     rest_ids: list[bytes] = []
     top: Event | None = None  # the span just below the missing parent, or the root; a plain one, if there is one
 
 
-class Task(msgspec.Struct, array_like=True):
+@dataclass(slots=True)
+class Task:
     """The task of a trace that runs."""
 
     agent: str
@@ -151,7 +155,7 @@ class Task(msgspec.Struct, array_like=True):
     tool_parent: bytes = b""  # and what stands above that tool call
     recovering: bool = False  # the iteration before this one had a failed tool call inside it
     asked: str = ""  # the tool that the last call asked for, where it told
-    loop: Loop = msgspec.field(default_factory=Loop)
+    loop: Loop = field(default_factory=Loop)
 
     def purpose(self, event: Iteration) -> str:
         """METRICS' `retry`, `recovery` or `progress`. An iteration of the base schema ends after the tool calls that it
@@ -196,22 +200,29 @@ class Past(msgspec.Struct, array_like=True, gc=False):
         return len(self.seen) // 8
 
 
-class Trace(msgspec.Struct, array_like=True):
+@dataclass(slots=True)
+class Trace:
     """A trace whose spans may still come."""
 
     last_arrival: float
     agent: str
-    spans: dict[bytes, Event | Iteration | ToolCall | AgentSpan] = {}  # of what has not ended, by id
-    seen: dict[bytes, None] = {}  # the ids of the others, the oldest first
-    called: set[bytes] = set()  # ids of spans below which, with no tool or agent between, a call was counted
+    # By id, what has not ended; and the ids of the others, the oldest first.
+    spans: dict[bytes, Event | Iteration | ToolCall | AgentSpan] = field(default_factory=dict)
+    seen: dict[bytes, None] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)  # what `spans` told so far,
+    whole: bool = True  # unless this says no: then it has to be summed anew
+    last_start_ns: int = 0  # of `spans`
+    # The ids of spans below which, with no tool or agent between, a call was counted.
+    called: set[bytes] = field(default_factory=set)
     call_scope: str = ""  # the one scope of the calls counted so far; "*": several
-    response_ids: set[str] = set()
-    failed: dict[bytes, str] = {}  # the results of tool calls that spans below them tell
+    response_ids: set[str] = field(default_factory=set)
+    failed: dict[bytes, str] = field(default_factory=dict)  # the results of tool calls that spans below them tell
     children: dict[bytes, list[bytes]] | None = None  # ids by parent, from when they are first asked for
-    grace: dict[int, list[tuple[bool, bytes]]] = {}  # what to look at when a grace time is over: see Tasks._look_at
+    # What to look at when a grace time is over: see Tasks._look_at.
+    grace: dict[int, list[tuple[bool, bytes]]] = field(default_factory=dict)
     open: Task | None = None
-    ended: list[Ended] = []
-    scores: list[Score] = []  # that came before their task ended
+    ended: list[Ended] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)  # that came before their task ended
     given_up: bool = False
     summed: bool = False  # a task's own sums were counted: calls that come below it later are in them
 
@@ -222,7 +233,9 @@ class Trace(msgspec.Struct, array_like=True):
             self.seen.update(dict.fromkeys(spans))
             spans.clear()
             self.children = None
+            self.work, self.whole, self.last_start_ns = Work(), True, 0
             return
+        self.whole = False
         for span_id in span_ids:
             if spans.pop(span_id, None) is not None:
                 self.seen[span_id] = None
@@ -307,10 +320,30 @@ class Trace(msgspec.Struct, array_like=True):
 def all_of(trace: Trace, top: AgentSpan) -> Unit:
     """The unit of an agent span without a parent: what of its trace began before its end, and what is known to stand
     below it whenever it began (clocks differ, sub-agents may outlive the span that started them)."""
-    unit = Unit(top, Work())
-    for span_id, event in trace.spans.items():
-        if event is top or event.start_ns <= top.end_ns or trace.leads_to(event, top.span_id):
-            unit.take(trace, span_id, event)
+    end_ns = top.end_ns
+    if trace.whole and trace.last_start_ns <= end_ns:
+        return Unit(top, trace.work, spans=trace.spans.keys())  # nearly always
+    return _unit(
+        trace,
+        top,
+        [
+            span_id
+            for span_id, event in trace.spans.items()
+            if event.start_ns <= end_ns or event is top or trace.leads_to(event, top.span_id)
+        ],
+    )
+
+
+def _unit(trace: Trace, top: AgentSpan, span_ids: list[bytes]) -> Unit:
+    spans = trace.spans
+    events: list[Event] = [spans[span_id] for span_id in span_ids]
+    unit = Unit(top, work_of(events), spans=span_ids)
+    for event in events:
+        if event.kind == AGENT and event is not top and isinstance(event, AgentSpan):
+            if not unit.inner_name:
+                unit.inner_name = event.name
+            if event.error and event.end_ns >= unit.inner_error_ns and not _behind_tool(trace, event):
+                unit.inner_error, unit.inner_error_ns = event.error, event.end_ns
     return unit
 
 
@@ -331,23 +364,24 @@ def sort_out(trace: Trace) -> dict[bytes, Group]:
                 owner = step
             places[step] = (owner, anchor)
     groups: dict[bytes, Group] = {}
+    below: dict[bytes, list[bytes]] = {}  # the ids of a topmost agent's spans
     for span_id, event in spans.items():
         owner, anchor = places[span_id]
         group = groups.get(anchor)
         if group is None:
-            group = groups[anchor] = Group({}, Work())
+            group = groups[anchor] = Group()
         if event.parent_id == anchor and (group.top is None or event.kind < group.top.kind):
             group.top = event
         if owner is None:
-            group.rest.add(event)
             group.rest_ids.append(span_id)
-            continue
-        unit = group.units.get(owner)
-        if unit is None:
-            top = spans[owner]
-            assert isinstance(top, AgentSpan)
-            unit = group.units[owner] = Unit(top, Work())
-        unit.take(trace, span_id, event)
+        else:
+            below.setdefault(owner, []).append(span_id)
+    for owner, span_ids in below.items():
+        top = spans[owner]
+        assert isinstance(top, AgentSpan)
+        groups[places[owner][1]].units[owner] = _unit(trace, top, span_ids)
+    for group in groups.values():
+        group.rest = work_of(spans[span_id] for span_id in group.rest_ids)
     return groups
 
 

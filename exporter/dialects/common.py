@@ -41,6 +41,7 @@ _LOOK_AT = 600
 MAX_COUNT = 1_000_000_000
 MAX_SECONDS = 7 * 86_400
 _MOST_FACT = 256
+_NUMBERS = frozenset({int, float})  # and no bool, which is an int as well
 
 
 class Reading:
@@ -74,8 +75,8 @@ class Reading:
         value = attributes.get(key)
         if value is None:
             return None
-        if (type(value) is float or type(value) is int) and least <= value <= most:
-            return float(value)
+        if type(value) in _NUMBERS and least <= value <= most:  # type: ignore[operator]
+            return float(value)  # type: ignore[arg-type]
         self._reject(key, value)
         return None
 
@@ -109,7 +110,7 @@ class Reading:
 
     def passage(self, span: Span, dialect: str = "", error: str = "") -> Event:
         return Event(
-            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.trace_id, span.span_id, span.parent_id, span.remote, span.start_ns, span.end_ns,
             span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
             _rollout(span.attributes), self._facts(span.attributes),
         )  # fmt: skip
@@ -135,12 +136,14 @@ class Reading:
         own: bool = False,
         client: bool = False,
     ) -> Event:
+        inputs, outputs, cache_read, cache_write = tokens
         return Iteration(
-            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.trace_id, span.span_id, span.parent_id, span.remote, span.start_ns, span.end_ns,
             span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
             _rollout(span.attributes), self._facts(span.attributes),
-            model, answered_by, provider, tokens[0], tokens[1], tokens[2], tokens[3], answered, response_id,
+            model, answered_by, provider, inputs, outputs, cache_read, cache_write, answered, response_id,
             stop_reason, asked, refused, final, purpose, first_token, own, client,
+            (inputs or 0) + outputs + cache_read + cache_write,
         )  # fmt: skip
 
     def tool(
@@ -156,7 +159,7 @@ class Reading:
         seconds: float | None = None,
     ) -> Event:
         return ToolCall(
-            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.trace_id, span.span_id, span.parent_id, span.remote, span.start_ns, span.end_ns,
             span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
             _rollout(span.attributes), self._facts(span.attributes),
             tool, result, arguments, confidence, seconds,
@@ -184,7 +187,7 @@ class Reading:
         most_iterations: int | None = None,
     ) -> Event:
         return AgentSpan(
-            span.trace_id, span.span_id, span.parent_id, span.parent_is_remote is True, span.start_ns, span.end_ns,
+            span.trace_id, span.span_id, span.parent_id, span.remote, span.start_ns, span.end_ns,
             span.resource.agent, _variant(span), span.resource.instance, span.scope, dialect, error,
             _rollout(span.attributes), self._facts(span.attributes),
             name, task_type, nested, answers, outcome, reason, self.flag(span.attributes, "task.success"),
@@ -310,12 +313,13 @@ def reason(words: str, default: str) -> str:
 
 def failure(span: Span, default: str) -> str:
     """The reason of a failed span, empty for one that did not fail."""
-    if failed(span):
+    if span.status == STATUS_ERROR or "error.type" in span.attributes:
         return reason(told(span), default)
-    for event in span.events:
+    if span.events:
         # An interrupted span may end as OK, with nothing but the exception in it.
-        if event.name == "exception" and _CANCELLED.search(text(event.attributes.get("exception.type")).lower()):
-            return CANCELLED
+        for event in span.events:
+            if event.name == "exception" and _CANCELLED.search(text(event.attributes.get("exception.type")).lower()):
+                return CANCELLED
     return ""
 
 

@@ -229,6 +229,26 @@ def test_the_same_call_three_times_in_a_row_is_a_loop_but_not_for_a_tool_that_po
         assert agent.value("agent_tasks_looping", "shop", "repeat") == looping
 
 
+def test_where_no_call_is_told_the_same_tool_call_three_times_in_a_row_is_a_loop_until_others_follow() -> None:
+    agent = Agent()
+    root = agent.id()
+
+    def search(query: str) -> None:
+        told: dict[str, Any] = {
+            "gen_ai__operation__name": "execute_tool",
+            "gen_ai__tool__name": "search",
+            "gen_ai__tool__call__arguments": query,
+        }
+        agent.span("execute_tool search", root, **told)
+
+    for _ in range(3):
+        search("the same")
+    assert agent.value("agent_tasks_looping", "shop", "repeat") == 1
+    for number in range(2):
+        search(f"another {number}")
+    assert agent.value("agent_tasks_looping", "shop", "repeat") == 0
+
+
 def test_more_than_25_iterations_are_a_loop_unless_they_are_this_agents_way() -> None:
     agent = Agent()
     root = agent.id()
