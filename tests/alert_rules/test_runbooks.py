@@ -11,7 +11,7 @@ import yaml
 
 from alert_rules.generate import alerts, groups
 from alert_rules.rules import Alert
-from alert_rules.thresholds import load
+from alert_rules.thresholds import Limit, load
 from dashboards.generate import dashboard_files
 from tests.promql import known_series, result_labels
 
@@ -26,6 +26,8 @@ SECTIONS = [
     "How to tune it",
 ]
 ROUTES = {"P1": "pages through PagerDuty", "P2": "to Slack", "P3": "on the dashboard", "none": "always firing"}
+# As it is, it bounds nothing.
+UNTOLD = {"hour_budget_usd"}
 THRESHOLDS = load()
 KNOWN = known_series(groups(THRESHOLDS))
 BOOKS = sorted(RUNBOOKS.glob("*.md"))
@@ -141,3 +143,25 @@ def test_an_example_of_tuning_is_taken(path: Path, tmp_path: Path) -> None:
         file.write_text(block, encoding="utf-8")
 
         assert load(file).agents.keys() == {"AGENT"}
+
+
+def said(limit: Limit) -> set[str]:
+    """The ways in which a limit's default is told: as it is, in percent, what is left of it, in minutes."""
+    value = limit.value
+    numbers = [value, 100 * value, 100 * (1 - value), 100 * (value - 1), value / 60]
+    return {f"{round(number, 6):g}" for number in numbers if number > 0}
+
+
+@by_book
+def test_a_runbook_tells_the_defaults_that_are_in_force(path: Path) -> None:
+    found = sections(read(path))
+    told = found["How it is computed"] + found["What it means"]
+    # "As X" tells the rest there
+    told += "".join(
+        sections(read(path.parent / link))["How it is computed"] for link in re.findall(r"\((\w+\.md)\)", told)
+    )
+    numbers = set(re.findall(r"\d+(?:\.\d+)?", told.replace(",", "")))
+    named = re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", found["How to tune it"])
+
+    limits = [THRESHOLDS.limits[name] for name in named if name in THRESHOLDS.limits and name not in UNTOLD]
+    assert {limit.name: limit.value for limit in limits if not said(limit) & numbers} == {}
