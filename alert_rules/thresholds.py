@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -100,24 +101,38 @@ class Thresholds:
         defaults = {name: self.value(name) for name in self.limits}
         # The agents that a limit of every agent is for.
         seen = Recording("agent:seen", "group by (agent) (agent_tasks_started_total)")
-        rules = [seen, _record(defaults, {"agent": EVERY_AGENT}, self.limits)]
+        rules = [seen, Recording("agent:limit", _any_of(_terms(defaults, {}, self.limits)), {"agent": EVERY_AGENT})]
+        own: list[str] = []
         for agent in sorted({*self.agents, *self.task_types} - {EVERY_AGENT}):
-            if own := self.agents.get(agent):
-                rules.append(_record(own, {"agent": agent}))
+            own += _terms(self.agents.get(agent, {}), {"agent": agent})
             for task_type, values in sorted(self.task_types.get(agent, {}).items()):
-                rules.append(_record(values, {"agent": agent, "task_type": task_type}))
+                own += _terms(values, {"agent": agent, "task_type": task_type})
+        if own:
+            rules.append(Recording("agent:limit", _any_of(own)))
         return Group("agent-limits", tuple(rules))
 
 
-def _record(
+def _terms(
     values: Mapping[str, float], labels: Mapping[str, str], explained: Mapping[str, Limit] | None = None
-) -> Recording:
+) -> list[str]:
+    """A number each, as a vector of one series."""
     terms = []
     for name, value in values.items():
         limit = explained.get(name) if explained else None
         comment = f"# {limit.requirement}: {limit.means}\n" if limit else ""
-        terms.append(f'{comment}label_replace(vector({value:g}), "name", "{name}", "", "")')
-    return Recording("agent:limit", "\nor\n".join(terms), labels)
+        term = f"vector({value:g})"
+        for label, text in {"name": name, **labels}.items():
+            term = f'label_replace({term}, "{label}", "{text}", "", "")'
+        terms.append(comment + term)
+    return terms
+
+
+def _any_of(terms: list[str], at_once: int = 8) -> str:
+    """All of them, in brackets of eight: each `or` looks at all series to its left again."""
+    if len(terms) <= at_once:
+        return "\nor\n".join(terms)
+    parts = ["\nor\n".join(terms[i : i + at_once]) for i in range(0, len(terms), at_once)]
+    return "\nor\n".join("(\n" + indent(part, "  ") + "\n)" for part in parts)
 
 
 class _Loader(yaml.SafeLoader):
