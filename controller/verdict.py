@@ -347,17 +347,17 @@ def _doubts(sums: Sums, guard: Guard, limits: Limits, explain: bool) -> tuple[li
     typical = measure_typical_cost(sums)
     reasons: list[str] = []
     stretch: float | None = 1.0
-    for name, measured, harm in (
-        ("success rate", success, guard.success_drop),
-        ("typical cost", typical, guard.cost_factor - 1),
-        # In dollars a few dear tasks decide, so it takes far more tasks to be as certain.
-        ("cost per task", cost, 2 * (guard.cost_factor - 1)),
+    for name, measured, margin, harm in (
+        ("success rate", success, limits.margin, guard.success_drop),
+        ("typical cost", typical, limits.margin, guard.cost_factor - 1),
+        # In dollars a few dear tasks decide: twice the tasks and more would be needed to be as certain.
+        ("cost per task", cost, 2 * limits.margin, 2 * (guard.cost_factor - 1)),
     ):
         if measured is None:
             reasons.append(f"{name}: nothing to compare")
             stretch = None
-        elif measured.harm > limits.margin and measured is not cost:
-            reasons.append(f"{describe(measured)}: more than {limits.margin:.0%} worse, though that may be chance")
+        elif measured.harm > margin:
+            reasons.append(f"{describe(measured)}: more than {margin:.0%} worse, though that may be chance")
             stretch = None
         elif measured.proven_below(harm):
             continue
