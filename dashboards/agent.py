@@ -4,7 +4,7 @@ from grafanalib import core as gl
 
 from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
-from dashboards import board, searches
+from dashboards import alerts, board, searches
 from dashboards.panels import (
     Column,
     Query,
@@ -40,11 +40,12 @@ def agent(thresholds: Thresholds, site: Site = board.HERE) -> gl.Dashboard:
         "agent-oncall agent detail",
         UID,
         "One LLM agent: objectives and budgets, outcomes, behaviour, cost, by task type, tool and model.",
-        ("Now", _now(site)),
+        ("Now", _now(thresholds, site)),
+        ("Objectives and budgets", _objectives(thresholds, site)),
         ("Outcomes by task type", _outcomes(thresholds, site)),
         ("Behaviour by task type and tool", _behaviour(thresholds, site)),
         ("Cost by task type and model", _cost(thresholds, site)),
-        ("Limits and traces", _limits_and_traces()),
+        ("Traces and limits", _traces_and_limits()),
         variables=[
             board.agent(several=False),
             board.task_type(),
@@ -56,19 +57,10 @@ def agent(thresholds: Thresholds, site: Site = board.HERE) -> gl.Dashboard:
     )
 
 
-def _now(site: Site) -> list[gl.Panel]:
+def _now(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
     worst = "agent_task_in_flight_{}_max{{{}}}"
     return [
-        stat(
-            "Alerts",
-            "Alerts that fire now for this agent: P1 pages, P2 goes to Slack, P3 is only shown. Normal is 0.",
-            Query(_firing("P1"), "P1", now=True),
-            Query(_firing("P2|P3"), "P2, P3", now=True),
-            unit="short",
-            overrides=[by_name("P1", thresholds=lit(("red", 1)))],
-            thresholds=lit(("orange", 1)),
-            background=True,
-        ),
+        alerts.tile(AGENT),
         stat(
             "Spend now",
             "USD an hour by the last 5 minutes, running tasks included, and the same as a multiple of the limit above "
@@ -91,7 +83,7 @@ def _now(site: Site) -> list[gl.Panel]:
             Query(f"sum(agent_tasks_looping{{{AGENT}}})", "looping", now=True),
             unit="short",
             width=4,
-            overrides=[by_name("looping", thresholds=lit(("orange", 1), ("red", 3)))],
+            overrides=[by_name("looping", thresholds=lit(("orange", 1), ("red", thresholds.value("looping_tasks"))))],
             background=True,
             links=searches.looping("$agent").links(),
         ),
@@ -130,7 +122,89 @@ def _now(site: Site) -> list[gl.Panel]:
             unit="s",
             width=4,
             decimals=1,
-            thresholds=steps(("green", None), ("orange", 30), ("red", 120)),
+            thresholds=steps(("green", None), ("red", thresholds.value("lag_hold_seconds"))),
+        ),
+    ]
+
+
+def _objectives(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
+    runbook = board.runbook("AgentErrorBudgetBurn", site)
+
+    def of(series: str) -> str:
+        return f"max by (slo) (last_over_time({series}[20m]))"
+
+    return [
+        table(
+            "Objectives",
+            "Each objective: the share of tasks that must be good, and what is left of the 28 days' budget for bad "
+            "ones (below 0 it is overspent). A burn of 1 uses the budget up in 28 days. Normal is a burn around 1 "
+            "and a budget above 0. Good is: the goal reached (success); within "
+            f"{thresholds.value('slo_latency_seconds'):g} s (latency); at most {thresholds.value('slo_cost_usd'):g} "
+            "USD (cost), where the agent or task type has no own limit.",
+            {"slo": "Objective"},
+            Column("At least", of(f"agent:slo_objective{{{AGENT}}}"), "percentunit", decimals=1, width=80),
+            Column(
+                "Good, 28 d",
+                "1 - " + of(f'agent:slo_bad:ratio{{{AGENT},window="28d"}}'),
+                "percentunit",
+                decimals=2,
+                width=95,
+            ),
+            Column(
+                "Budget left",
+                of(f"agent:slo_budget_left:ratio28d{{{AGENT}}}"),
+                "percentunit",
+                steps(("red", None), ("orange", 0), ("green", 0.25)),
+                cell="gauge",
+                most=1,
+                decimals=0,
+            ),
+            Column(
+                "Burn, 1 h",
+                of(f'agent:slo_burn_rate{{{AGENT},window="1h"}}'),
+                "suffix: ×",
+                above(("orange", 3), ("red", 13.44)),
+                decimals=1,
+                width=85,
+            ),
+            Column(
+                "Burn, 6 h",
+                of(f'agent:slo_burn_rate{{{AGENT},window="6h"}}'),
+                "suffix: ×",
+                above(("orange", 3), ("red", 5.6)),
+                decimals=1,
+                width=85,
+            ),
+            sort="Burn, 1 h",
+            width=12,
+            height=6,
+            links=[runbook],
+            no_data="No objective is measured yet: it takes an hour of tasks",
+        ),
+        timeseries(
+            "Budget burn",
+            "How fast each objective's budget burns over an hour, in multiples of the rate that uses it up in 28 "
+            "days; the line is 2 % of it in an hour, where it alerts. Normal is around 1.",
+            Query(of(f'agent:slo_burn_rate{{{AGENT},window="1h"}}'), "{{slo}}"),
+            unit="suffix: ×",
+            width=6,
+            height=6,
+            thresholds=steps(("transparent", None), ("red", 13.44)),
+            links=[runbook],
+            no_data="No objective is measured yet: it takes an hour of tasks",
+        ),
+        timeseries(
+            "Budget left over 28 days",
+            "What is left of each objective's budget for bad tasks; below 0 it is overspent. Normal is a slow saw "
+            "above 0.",
+            Query(of(f"agent:slo_budget_left:ratio28d{{{AGENT}}}"), "{{slo}}"),
+            unit="percentunit",
+            width=6,
+            height=6,
+            time_from="28d",
+            thresholds=steps(("red", None), ("transparent", 0)),
+            links=[runbook],
+            no_data="No objective is measured yet: it takes an hour of tasks",
         ),
     ]
 
@@ -149,7 +223,7 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             ),
             unit="percentunit",
             most=1,
-            thresholds=steps(("red", None), ("transparent", 0.7)),
+            thresholds=steps(("red", None), ("transparent", thresholds.value("success_rate"))),
             links=[*searches.failed("$agent").links(), board.runbook("AgentSuccessRateLow", site)],
             no_data=_NO_TASK,
         ),
@@ -201,7 +275,7 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             unit="s",
             width=12,
             overrides=[dashed("/ P50$/", legend=False)],
-            thresholds=steps(("transparent", None), ("red", 300)),
+            thresholds=steps(("transparent", None), ("red", thresholds.value("latency_p99_seconds"))),
             links=[*searches.slow("$agent").links(), board.runbook("AgentLatencyP99High", site)],
             no_data=_NO_TASK,
         ),
@@ -262,7 +336,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             Query(_of_tool_calls("invalid"), "{{tool}} invalid"),
             unit="percentunit",
             overrides=[dashed("/ invalid$/", legend=False)],
-            thresholds=steps(("transparent", None), ("red", 0.1)),
+            thresholds=steps(("transparent", None), ("red", 1 - thresholds.value("tool_validity"))),
             links=[board.runbook("AgentToolValidityLow", site)],
             no_data=_NO_TOOL,
         ),
@@ -285,7 +359,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 f'sum by (tool) (rate(agent_tool_calls_total{{{TOOL},result!="invalid"}}[1h]))'
                 f" / (sum by (tool) (rate({calls}[1h])) > 0)",
                 "percentunit",
-                steps(("red", None), ("orange", 0.9), ("green", 0.95)),
+                steps(("red", None), ("green", thresholds.value("tool_validity"))),
                 cell="gauge",
                 most=1,
                 decimals=0,
@@ -346,7 +420,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 _quantile(0.5, "agent_iteration_duration_seconds", CALL, "$__rate_interval", "model"), "{{model}} P50"
             ),
             unit="s",
-            width=6,
+            width=12,
             overrides=[dashed("/ P50$/", legend=False)],
         ),
         timeseries(
@@ -357,18 +431,12 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 _quantile(0.5, "agent_time_to_first_token_seconds", CALL, "$__rate_interval", "model"), "{{model}} P50"
             ),
             unit="s",
-            width=6,
+            width=12,
             overrides=[dashed("/ P50$/", legend=False)],
             no_data="No streaming call told its first token",
         ),
-        _scores("Confidence", "The agent's own score of a task", "agent_task_confidence", "AgentConfidenceShift", site),
-        _scores(
-            "Goal alignment",
-            "The judge's score of a task",
-            "agent_task_goal_alignment",
-            "AgentGoalAlignmentShift",
-            site,
-        ),
+        *_scores("Confidence", "The agent's own score", "task_confidence", "AgentConfidenceShift", site),
+        *_scores("Goal alignment", "The judge's score", "task_goal_alignment", "AgentGoalAlignmentShift", site),
     ]
 
 
@@ -379,7 +447,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Spend by model",
             "USD an hour by model, running tasks included. Normal follows the tasks.",
-            Query(f"3600 * sum by (model) (rate({spend}[$__rate_interval]))", "{{model}}"),
+            Query(f"3600 * sum by (model) (rate({spend}[$__rate_interval])) > 0", "{{model}}"),
             unit="currencyUSD",
             stacked=True,
             links=[*searches.costly("$agent").links(), board.runbook("AgentCostAnomaly", site)],
@@ -393,7 +461,13 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 f" / (sum by (task_type) (increase(agent_task_cost_usd_count{{{TASK}}}[1h])) > 0)",
                 "{{task_type}}",
             ),
+            Query(
+                f"{thresholds.value('cost_per_task_factor'):g} * max by (task_type) "
+                f'(last_over_time(agent_task_type:cost_usd:mean7d{{{AGENT},task_type=~"$task_type"}}[20m]))',
+                "{{task_type}} limit",
+            ),
             unit="currencyUSD",
+            overrides=[dashed("/ limit$/", "red", legend=False)],
             links=[*searches.costly("$agent").links(), board.runbook("AgentCostPerTaskHigh", site)],
             no_data=_NO_TASK,
         ),
@@ -432,6 +506,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             unit="percentunit",
             stacked=True,
             overrides=colours({"retry": "yellow", "recovery": "orange"}),
+            thresholds=steps(("transparent", None), ("red", thresholds.value("token_waste"))),
             links=[board.runbook("AgentTokenWasteHigh", site)],
         ),
         table(
@@ -460,39 +535,34 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
     ]
 
 
-def _limits_and_traces() -> list[gl.Panel]:
+def _traces_and_limits() -> list[gl.Panel]:
     return [
-        table(
-            "Limits in force",
-            "The numbers that this agent's alerts compare with: its own where it has one, else everybody's. Normal is "
-            "few of its own. They come from thresholds.yml.",
-            {"name": "Limit"},
-            Column("Value", f'max by (name) (agent:limit{{{AGENT}}} or on (name) agent:limit{{agent="*"}})', "none"),
-            Column("Its own", f"max by (name) (agent:limit{{{AGENT}}})", "none", above(("blue", 0))),
-            sort="Its own",
-            width=8,
-            height=14,
-            no_data="No recorded limits: are the rules loaded?",
-        ),
         *(
             trace_table(
                 search.title,
                 f"Traces of the agent and the time range that {search.means}, the latest first. Normal is a few; a "
                 "click on an id opens it.",
                 search.traceql,
-                width=8,
                 no_data="Tempo found no such trace of this agent in this time",
             )
             for search in searches.all_kinds("$agent")
+        ),
+        table(
+            "Limits in force",
+            "The numbers that this agent's alerts compare with: its own where it has one, else everybody's. Normal is "
+            "few of its own. They come from thresholds.yml.",
+            {"name": "Limit"},
+            Column("In force", f'max by (name) (agent:limit{{{AGENT}}} or on (name) agent:limit{{agent="*"}})', "none"),
+            Column("Its own", f"max by (name) (agent:limit{{{AGENT}}})", "none", above(("blue", 0))),
+            sort="Its own",
+            width=24,
+            height=10,
+            no_data="No recorded limits: are the rules loaded?",
         ),
     ]
 
 
 # -- expressions -------------------------------------------------------------------------------------------------------
-
-
-def _firing(severities: str) -> str:
-    return f'count(ALERTS{{alertstate="firing",severity=~"{severities}",{AGENT}}}) or vector(0)'
 
 
 def _quantile(share: float, histogram: str, selector: str, window: str, by: str) -> str:
@@ -507,16 +577,31 @@ def _of_tool_calls(result: str) -> str:
     )
 
 
-def _scores(title: str, what: str, histogram: str, alert: str, site: Site) -> gl.BarGauge:
-    bucket = f"{histogram}_bucket{{{TASK}}}"
-    return bar_gauge(
-        title,
-        f"{what}, 0 to 1: tasks of the time range by score (up to and including the number). Normal is a hump near "
-        "0.9; one that moves left says that the model, the prompt or the input changed.",
-        Query(f"sum by (le) (increase({bucket}[$__range]))", "{{le}}", now=True, buckets=True),
-        unit="short",
-        width=6,
-        decimals=0,
-        links=[board.runbook(alert, site)],
-        no_data="No task was scored in this time",
-    )
+def _scores(title: str, what: str, score: str, alert: str, site: Site) -> list[gl.Panel]:
+    selector = f'{AGENT},task_type=~"$task_type"'
+    of_range = f"sum by (le) (increase(agent_{score}_bucket{{{TASK}}}[$__range]))"
+    of_week = f"avg by (le) (last_over_time(agent_task_type_le:{score}:share7d{{{selector}}}[20m]))"
+    return [
+        bar_gauge(
+            title,
+            f"{what} of a task, 0 to 1: tasks of the time range by score (up to and including the number). Normal is "
+            "the picture beside it.",
+            Query(of_range, "{{le}}", now=True, buckets=True),
+            unit="short",
+            width=6,
+            decimals=0,
+            links=[board.runbook(alert, site)],
+            no_data="No task was scored in this time",
+        ),
+        bar_gauge(
+            f"{title}: the week before",
+            f"{what} of a task, 0 to 1: the share of the tasks of 7 days, mean of the task types. Normal is a hump "
+            "near 0.9.",
+            Query(of_week, "{{le}}", now=True, buckets=True),
+            unit="percentunit",
+            width=6,
+            decimals=0,
+            links=[board.runbook(alert, site)],
+            no_data="No distribution of a week yet",
+        ),
+    ]

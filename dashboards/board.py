@@ -124,8 +124,8 @@ def _annotations(by_agent: bool) -> list[dict[str, Any]]:
         _annotation(
             "Rollout stages",
             # a rollout that begins has no stage before
-            f"max by (agent, rollout) (changes({percent}[$__rate_interval]) > 0"
-            f" or ({percent} unless ({percent} offset 5m)))",
+            f"max by (agent, rollout) (changes({percent}[$__rate_interval]) > 0 or ({percent} unless ({percent} "
+            "offset 5m)))",
             "blue",
             "{{agent}}: stage of {{rollout}} changed",
             "rollout",

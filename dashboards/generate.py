@@ -10,7 +10,9 @@ from alert_rules.text import dump
 from alert_rules.thresholds import Thresholds
 from dashboards.agent import agent
 from dashboards.board import HERE
+from dashboards.exporter import exporter
 from dashboards.overview import overview
+from dashboards.rollout import rollout
 from dashboards.schema import modern
 
 # The services' names in Compose.
@@ -25,8 +27,8 @@ def render(dashboard: gl.Dashboard) -> str:
 
 def dashboard_files(thresholds: Thresholds, site: Site = HERE) -> dict[str, str]:
     """The dashboards: file name → JSON."""
-    boards = {"overview": overview(thresholds, site), "agent": agent(thresholds, site)}
-    return {f"{name}.json": render(board) for name, board in boards.items()}
+    boards = {"overview": overview, "agent": agent, "rollout": rollout, "exporter": exporter}
+    return {f"{name}.json": render(board(thresholds, site)) for name, board in boards.items()}
 
 
 def grafana_files(

@@ -4,8 +4,7 @@ from grafanalib import core as gl
 
 from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
-from dashboards import board, searches
-from dashboards.explore import link
+from dashboards import alerts, board, searches
 from dashboards.panels import (
     Column,
     Query,
@@ -28,7 +27,6 @@ from dashboards.panels import (
 UID = "agent-oncall-overview"
 AGENT = 'agent=~"$agent"'
 ROW_AGENT = "${__data.fields.Agent}"
-SEVERITIES = {"P1": ("P1", "red"), "P2": ("P2", "orange"), "P3": ("P3", "blue")}
 
 _EXCESS = f'agent:spend_usd:excess{{{AGENT},window="5m"}}'
 _ERRORS = f'agent:error_ratio:rate{{{AGENT},window="10m"}}'
@@ -44,8 +42,8 @@ def overview(thresholds: Thresholds, site: Site = board.HERE) -> gl.Dashboard:
         UID,
         "LLM agents: health, behaviour, cost, and the traces behind them.",
         ("Health at a glance", _health(thresholds, site)),
-        ("Agent behaviour", _behaviour()),
-        ("Cost breakdown", _cost(site)),
+        ("Agent behaviour", _behaviour(thresholds, site)),
+        ("Cost breakdown", _cost(thresholds, site)),
         ("Trace explorer", _traces()),
         variables=[board.agent(), board.jaeger_url()],
         site=site,
@@ -71,7 +69,7 @@ def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             no_data=_NO_RULES,
         ),
         _agents(thresholds),
-        _alerts(site),
+        alerts.listed(AGENT, site),
         _tools(),
         _shortcuts(),
         timeseries(
@@ -81,7 +79,7 @@ def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             Query(_quantile(0.5, "agent_task_duration_seconds", "$__rate_interval"), "P50"),
             Query(_quantile(0.99, "agent_task_duration_seconds", "$__rate_interval"), "P99", exemplars=True),
             unit="s",
-            thresholds=steps(("transparent", None), ("red", 300)),
+            thresholds=steps(("transparent", None), ("red", thresholds.value("latency_p99_seconds"))),
             overrides=colours({"P50": "blue", "P99": "orange"}),
             links=[board.runbook("AgentLatencyP99High", site)],
         ),
@@ -112,17 +110,7 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
     error_rate = thresholds.value("error_rate")
     ended = f'agent:tasks_ended:increase{{{AGENT},window="10m"}}'
     return [
-        stat(
-            "Alerts",
-            "Alerts that fire now for the chosen agents: P1 pages, P2 goes to Slack, P3 is only shown. Normal is 0.",
-            Query(_firing("P1"), "P1", now=True),
-            Query(_firing("P2|P3"), "P2, P3", now=True),
-            unit="short",
-            width=3,
-            overrides=[by_name("P1", thresholds=lit(("red", 1)))],
-            thresholds=lit(("orange", 1)),
-            background=True,
-        ),
+        alerts.tile(AGENT),
         stat(
             "Spend now",
             "USD an hour by the last 5 minutes, running tasks included, and the same as a multiple of the limit above "
@@ -153,7 +141,7 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             Query(f"sum(agent_tasks_looping{{{AGENT}}})", now=True),
             unit="short",
             width=2,
-            thresholds=lit(("orange", 1), ("red", 3)),
+            thresholds=lit(("orange", 1), ("red", thresholds.value("looping_tasks"))),
             background=True,
         ),
         stat(
@@ -167,8 +155,8 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             unit="percentunit",
             decimals=1,
             time_from="7d",
-            points=1000,
-            thresholds=steps(("red", None), ("green", 0.7)),
+            points=84,
+            thresholds=steps(("red", None), ("green", thresholds.value("success_rate"))),
             no_data="no task ended",
         ),
         stat(
@@ -191,8 +179,8 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             width=3,
             decimals=0,
             overrides=[
-                by_name("P50", thresholds=above(("red", 30))),
-                by_name("P99", thresholds=above(("red", 300))),
+                by_name("P50", thresholds=above(("orange", thresholds.value("latency_p50_seconds")))),
+                by_name("P99", thresholds=above(("red", thresholds.value("latency_p99_seconds")))),
             ],
             no_data="no task ended",
         ),
@@ -248,7 +236,7 @@ def _agents(thresholds: Thresholds) -> gl.Table:
             "Looping",
             by_agent(f"agent_tasks_looping{{{AGENT}}}"),
             "short",
-            above(("orange", 1), ("red", 3)),
+            above(("orange", 1), ("red", thresholds.value("looping_tasks"))),
             width=75,
             links=searches.looping(ROW_AGENT).links(),
         ),
@@ -256,7 +244,7 @@ def _agents(thresholds: Thresholds) -> gl.Table:
             "Worst task",
             f"max by (agent) (agent_task_in_flight_spend_usd_max{{{AGENT}}})",
             "currencyUSD",
-            above(("orange", 0.5), ("red", 2)),
+            above(("red", thresholds.value("looping_task_usd"))),
             width=90,
             links=searches.costly(ROW_AGENT).links(),
         ),
@@ -274,7 +262,7 @@ def _agents(thresholds: Thresholds) -> gl.Table:
             f'sum by (agent) (last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT},outcome="success"}}[20m]))'
             f" / sum by (agent) (last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT}}}[20m]))",
             "percentunit",
-            below(0.7),
+            below(thresholds.value("success_rate")),
             decimals=0,
             width=90,
         ),
@@ -285,32 +273,9 @@ def _agents(thresholds: Thresholds) -> gl.Table:
     )
 
 
-def _alerts(site: Site) -> gl.Table:
-    runbook = f"{site.runbooks.rstrip('/')}/${{__data.fields.Alert}}.md"
-    return table(
-        "Firing alerts",
-        "What fires now, and since when. Normal is an empty table. A click on the alert opens its runbook.",
-        {"alertname": "Alert", "agent": "Agent", "severity": "Severity"},
-        Column(
-            "For",
-            "time() - max by (alertname, agent, severity) (ALERTS_FOR_STATE and on (alertname, agent, severity) "
-            f'ALERTS{{alertstate="firing",severity=~"P.",{AGENT}}})',
-            "dtdurations",
-            width=130,
-        ),
-        sort="For",
-        width=10,
-        height=6,
-        row_links=[link("Runbook", runbook)],
-        row_widths={"Severity": 75, "Agent": 150},
-        words_of={"Severity": SEVERITIES},
-        no_data="Nothing fires",
-    )
-
-
 def _tools() -> gl.Table:
     now = f"sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT}}}[5m]))"
-    usual = f"sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT}}}[1d]))"
+    usual = f'sum by (agent, tool) (last_over_time(agent_tool:tool_calls:increase{{{AGENT},window="1d"}}[20m])) / 86400'
     bad = f'sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT},result!="ok"}}[5m]))'
     return table(
         "Tools, the one called unusually often first",
@@ -320,7 +285,7 @@ def _tools() -> gl.Table:
         {"tool": "Tool", "agent": "Agent"},
         Column(
             "× usual",
-            f"topk(8, ({now} + 1 / 300) / ({usual} + 1 / 300))",
+            f"topk(8, ({now} + 1 / 300) / (({usual} or {now} * 0) + 1 / 300))",
             "none",
             lit(("orange", 5), ("red", 10)),
             cell="color-background",
@@ -342,7 +307,7 @@ def _shortcuts() -> gl.Text:
     return text("Open the traces", f"{listed}\n", width=5, height=6)
 
 
-def _behaviour() -> list[gl.Panel]:
+def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
     calls = f"agent_tool_calls_total{{{AGENT}}}"
     called = f"sum by (tool) (increase({calls}[$__range]))"
     missed = f'sum by (tool) (increase(agent_tool_calls_total{{{AGENT},result!="ok"}}[$__range]))'
@@ -387,6 +352,8 @@ def _behaviour() -> list[gl.Panel]:
             ),
             unit="percentunit",
             width=6,
+            thresholds=steps(("transparent", None), ("red", thresholds.value("abandon_rate"))),
+            links=[board.runbook("AgentAbandonRateHigh", site)],
             no_data="No task ended in this time",
         ),
         table(
@@ -400,7 +367,7 @@ def _behaviour() -> list[gl.Panel]:
                 f'sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT},result!="invalid"}}[1h]))'
                 f" / (sum by (agent, tool) (rate({calls}[1h])) > 0)",
                 "percentunit",
-                steps(("red", None), ("orange", 0.9), ("green", 0.95)),
+                steps(("red", None), ("green", thresholds.value("tool_validity"))),
                 cell="gauge",
                 most=1,
                 decimals=0,
@@ -454,29 +421,22 @@ def _behaviour() -> list[gl.Panel]:
             ),
             unit="percentunit",
         ),
-        _score(
-            "Confidence",
-            "The agents' own score of a task, 0 to 1: mean of 6 hours, and the same a week before (dashed). Normal is "
-            "both together; a shift says that the model, the prompt or the input changed.",
-            "agent_task_confidence",
-        ),
-        _score(
-            "Goal alignment",
-            "The judge's score of a task, 0 to 1: mean of 6 hours, and the same a week before (dashed). Normal is "
-            "both together.",
-            "agent_task_goal_alignment",
-        ),
+        _shift("Confidence", "The agents' own score of a task", "task_confidence", thresholds, site),
+        _shift("Goal alignment", "The judge's score of a task", "task_goal_alignment", thresholds, site),
     ]
 
 
-def _cost(site: Site) -> list[gl.Panel]:
+def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
     range_ = "[$__range]"
+    tokens = f"agent_purpose:tokens:increase1h{{{AGENT}"
     return [
         timeseries(
             "Cost of an hour",
             "USD spent in the hour up to each moment, by agent, running tasks included: its right end is now. Normal "
             "follows the day.",
-            Query(f"sum by (agent) (increase(agent_spend_usd_total{{{AGENT}}}[1h]))", "{{agent}}"),
+            Query(
+                f'3600 * sum by (agent) (avg_over_time(agent:spend_usd:rate{{{AGENT},window="5m"}}[1h]))', "{{agent}}"
+            ),
             unit="currencyUSD",
             width=9,
             stacked=True,
@@ -530,14 +490,15 @@ def _cost(site: Site) -> list[gl.Panel]:
             "Share of the last hour's tokens that went into retries (the same call again) and into recovery (turns "
             "spent on a failed tool call). Normal is under 10 %; alerts above 30 %.",
             Query(
-                f'sum by (purpose) (rate(agent_tokens_total{{{AGENT},purpose!="progress"}}[1h]))'
-                f" / on () group_left () (sum(rate(agent_tokens_total{{{AGENT}}}[1h])) > 0)",
+                f'sum by (purpose) (last_over_time({tokens},purpose!="progress"}}[20m]))'
+                f" / on () group_left () (sum(last_over_time({tokens}}}[20m])) > 0)",
                 "{{purpose}}",
             ),
             unit="percentunit",
             width=6,
             stacked=True,
             overrides=colours({"retry": "yellow", "recovery": "orange"}),
+            thresholds=steps(("transparent", None), ("red", thresholds.value("token_waste"))),
             links=[board.runbook("AgentTokenWasteHigh", site)],
         ),
         table(
@@ -639,10 +600,6 @@ def _highest(expr: str, rank: str) -> str:
     return f"{expr} and on (agent) topk(8, max_over_time({rank}[$__range] @ end()))"
 
 
-def _firing(severities: str) -> str:
-    return f'count(ALERTS{{alertstate="firing",severity=~"{severities}",{AGENT}}}) or vector(0)'
-
-
 def _quantile(share: float, histogram: str, window: str, by: str = "") -> str:
     labels = f"le, {by}" if by else "le"
     # Without observations the quantile is NaN, which is no answer.
@@ -671,21 +628,19 @@ def _usual_per_task() -> str:
     )
 
 
-def _score(title: str, description: str, histogram: str) -> gl.TimeSeries:
-    def mean(offset: str = "") -> str:
-        return (
-            f"sum by (agent) (rate({histogram}_sum{{{AGENT}}}[6h]{offset}))"
-            f" / (sum by (agent) (rate({histogram}_count{{{AGENT}}}[6h]{offset})) > 0)"
-        )
-
+def _shift(title: str, what: str, score: str, thresholds: Thresholds, site: Site) -> gl.TimeSeries:
+    alert = "AgentConfidenceShift" if score == "task_confidence" else "AgentGoalAlignmentShift"
     return timeseries(
-        title,
-        description,
-        Query(mean(), "{{agent}}"),
-        Query(mean(" offset 1w"), "{{agent}} a week before"),
-        unit="percentunit",
-        least=0.5,
-        most=1,
-        overrides=[dashed("/ a week before$/", legend=False)],
-        no_data="No task was scored in this time",
+        f"{title}: shift against the week",
+        f"{what}: how far the distribution of 6 hours is from that of the 7 days before, the greatest distance of the "
+        "two cumulative curves (0 is the same, 1 nothing in common), for the task type that is furthest. Normal is "
+        "under 0.1; the line is where it is told. The agent's own dashboard shows the distributions.",
+        Query(
+            f'max by (agent) (last_over_time(agent_task_type:{score}:distance{{{AGENT},window="6h"}}[20m]))',
+            "{{agent}}",
+        ),
+        unit="none",
+        thresholds=steps(("transparent", None), ("red", thresholds.value("score_shift"))),
+        links=[board.runbook(alert, site)],
+        no_data="No distribution yet: it takes some hundred scores",
     )

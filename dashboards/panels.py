@@ -312,6 +312,7 @@ def heatmap(
         description=description,
         targets=_targets([query]),
         yAxis=gl.YAxis(format=unit),
+        maxDataPoints=72,
         links=list(links),
         extraJson=_defaults(noValue=no_data),
         gridPos=_size(width, height),
@@ -346,6 +347,7 @@ def table(
     rows_by: Mapping[str, str],
     *columns: Column,
     sort: str,
+    first: str = "",
     width: int = 12,
     height: int = 8,
     row_links: Sequence[gl.DataLink] = (),
@@ -354,7 +356,7 @@ def table(
     links: Sequence[gl.DataLink] = (),
     no_data: str = NO_DATA,
 ) -> gl.Table:
-    """A row for each set of labels, now, the highest `sort` first.
+    """A row for each set of labels, now, the highest `sort` first; within the order of `first` if there is one.
 
     `rows_by` names the labels and how each is headed; every column's query has these labels and no other. A click on
     the first of them opens `row_links`; in those `${__data.fields.Agent}` is the row's value under the head "Agent".
@@ -389,7 +391,10 @@ def table(
         description=description,
         targets=targets,
         transformations=[{"id": "merge", "options": {}}, {"id": "organize", "options": organize}],
-        sortBy=[gl.TableSortByField(sort, desc=True)],
+        sortBy=[
+            *([gl.TableSortByField(first, desc=False)] if first else []),
+            gl.TableSortByField(sort, desc=True),
+        ],
         unit="short",
         overrides=overrides,
         links=list(links),

@@ -17,6 +17,9 @@ _PANEL_DROPS = ("cacheTimeout", "editable", "error", "height", "minSpan", "span"
 _TARGET_DROPS = ("intervalFactor", "metric", "query", "step", "target")
 _VARIABLE_DROPS = ("tagValuesQuery", "tagsQuery", "useTags")
 _WITHOUT_DATA = ("row", "text")
+_HEATMAP_KEEPS = {"datasource", "description", "fieldConfig", "gridPos", "id", "links"} | {
+    "maxDataPoints", "targets", "title", "type"
+}  # fmt: skip
 _HIDE_NOTHING = {"tooltip": False, "viz": False, "legend": False}
 
 
@@ -148,18 +151,17 @@ def _bar_gauge(panel: dict[str, Any], defaults: dict[str, Any], options: dict[st
 def _heatmap(panel: dict[str, Any], defaults: dict[str, Any], options: dict[str, Any]) -> None:
     """Built anew: grafanalib's heatmap is the one of Grafana 6."""
     unit = panel["yAxis"]["format"]
-    for key in set(panel) - {
-        "datasource", "description", "fieldConfig", "gridPos", "id", "links", "targets", "title", "type"
-    }:  # fmt: skip
+    for key in set(panel) - _HEATMAP_KEEPS:
         del panel[key]
     defaults["custom"] = {"hideFrom": _HIDE_NOTHING, "scaleDistribution": {"type": "linear"}}
     panel["options"] = {
         "calculate": False,
         "cellGap": 1,
+        # From nothing to blue, on a light page as on a dark one.
         "color": {
             "exponent": 0.5,
-            "fill": "dark-orange",
-            "mode": "scheme",
+            "fill": "blue",
+            "mode": "opacity",
             "reverse": False,
             "scale": "exponential",
             "scheme": "Blues",
@@ -176,7 +178,7 @@ def _heatmap(panel: dict[str, Any], defaults: dict[str, Any], options: dict[str,
 
 
 def _state_timeline(panel: dict[str, Any], defaults: dict[str, Any], options: dict[str, Any]) -> None:
-    defaults["custom"] |= {"hideFrom": _HIDE_NOTHING, "spanNulls": False}
+    defaults["custom"] |= {"hideFrom": _HIDE_NOTHING}
     options["legend"]["showLegend"] = False
     options["tooltip"] = {"mode": "single", "sort": "none"}
 

@@ -39,6 +39,7 @@ from stack.past import STEP, Labels, PastPrometheus, Samples, labels_of
 
 DAY = 86_400
 INCIDENT_SECONDS = 45 * 60
+_BATCHES = 6  # of spans, in a minute
 _TARGET = {"job": "agent-exporter", "instance": "exporter:9464"}
 _CANARY_DAYS = 2
 _CANARY = {"agent": "support-agent", "rollout": "support-agent-7"}
@@ -102,6 +103,7 @@ class _Extras:
                 for _ in range(self._new((agent.name, variant), called)):
                     if rng.random() < 0.002:
                         measures.counter("agent_refusals_total", agent.name, agent.model, variant).inc()
+        measures.gauge("agent_exporter_build_info", "0.1.0").set(1)
         measures.counter("agent_exporter_requests_total", "traces", "grpc", "0").inc(rng.randint(6, 14))
         measures.gauge("agent_exporter_journal_bytes").set(2e6 + 1e6 * rng.random())
 
@@ -157,9 +159,10 @@ def simulate(start: float, end: float) -> Iterator[tuple[Labels, Samples]]:
     while clock < end:
         if clock <= breaks < clock + STEP:
             fleet.break_tool(breaks)
-        clock += STEP
-        for body in requests([canary.mark(span) for span in fleet.spans(clock)]):
-            pipeline.take_traces(body)
+        for _ in range(_BATCHES):
+            clock += STEP / _BATCHES
+            for body in requests([canary.mark(span) for span in fleet.spans(clock)]):
+                pipeline.take_traces(body)
         pipeline.advance()
         extras.add()
         for key, value, _ in rows(pipeline.measures):

@@ -14,7 +14,7 @@ _FILLED_IN = {"__rate_interval": "1m", "__range": "6h", "__interval": "15s"}
 
 
 def filled_in(expr: str) -> str:
-    return re.sub(r"\$(\w+)", lambda match: _FILLED_IN.get(match[1], ".+"), expr)
+    return re.sub(r"\$([a-z_]\w*)", lambda match: _FILLED_IN.get(match[1], ".+"), expr)
 
 
 @pytest.mark.parametrize("expr", queries())
