@@ -172,9 +172,22 @@ def pagerduty_event(event: Any, now: float) -> Message:
     if payload.get("severity") not in _SEVERITIES:
         raise Refused(f"'payload.severity' must be one of {', '.join(_SEVERITIES)}")
     details = payload.get("custom_details") or {}
-    text = "\n".join(f"{k}: {v}" for k, v in details.items()) if isinstance(details, dict) else str(details)
+    text = "\n".join(f"{k}: {_detail(v)}" for k, v in details.items()) if isinstance(details, dict) else str(details)
     links = _links(event.get("links") or [], "href")
     return Message(now, "pagerduty", action, dedup or f"{now}", payload["severity"], payload["summary"], text, links)
+
+
+def _detail(value: Any) -> str:
+    """A detail as text. Alertmanager from 0.28 on sends what reads as YAML as that: nothing as null, lines as a list."""
+    match value:
+        case None:
+            return ""
+        case list():
+            return "\n".join(f"- {_detail(one)}" for one in value)
+        case dict():
+            return ", ".join(f"{key}: {_detail(one)}" for key, one in value.items())
+        case _:
+            return str(value)
 
 
 def slack_message(message: Any, now: float) -> Message:

@@ -105,6 +105,15 @@ async def test_only_the_newest_messages_are_kept(pager: tuple[Pager, str]) -> No
     assert [message["key"] for message in pages["messages"]] == ["6", "5", "4", "3", "2"]
 
 
+async def test_details_that_a_newer_alertmanager_read_as_yaml_are_shown_as_the_lines_they_were(
+    pager: tuple[Pager, str],
+) -> None:
+    payload = {"summary": "s", "source": "p", "severity": "critical"}
+    details = {"agent": None, "what": ["spends too much", {"support-agent": "40 tasks loop"}]}
+    await post(f"{pager[1]}/v2/enqueue", event(payload={**payload, "custom_details": details}))
+    assert pager[0].messages[0].text == "agent: \nwhat: - spends too much\n- support-agent: 40 tasks loop"
+
+
 async def test_the_page_shows_messages_as_text(pager: tuple[Pager, str]) -> None:
     payload = {"summary": "<script>alert(1)</script>", "source": "s", "severity": "critical"}
     await post(f"{pager[1]}/v2/enqueue", event(payload=payload))
