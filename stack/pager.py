@@ -178,7 +178,7 @@ def pagerduty_event(event: Any, now: float) -> Message:
 
 
 def _detail(value: Any) -> str:
-    """A detail as text. Alertmanager from 0.28 on sends what reads as YAML as that: nothing as null, lines as a list."""
+    """A detail as text. Newer Alertmanagers send what reads as YAML as that: nothing as null, lines as a list."""
     match value:
         case None:
             return ""
