@@ -206,10 +206,12 @@ def _pagerduty(url: str, routing_key_file: str) -> dict[str, Any]:
         "group": "{{ .CommonLabels.agent }}",
         "class": "{{ .CommonLabels.cause }}",
         "details": {
-            "agent": "{{ .CommonLabels.agent }}",
+            # Newer Alertmanagers read each of these as YAML and keep it as text where it is none: nothing would
+            # be null, a dash a list, `off` false. What begins with a tab is no YAML.
+            "agent": "{{ with .CommonLabels.agent }}{{ . }}{{ else }}none{{ end }}",
             "alerts": "{{ range .Alerts.Firing }}{{ .Labels.alertname }} since {{ .StartsAt }}\n{{ end }}",
-            "what": _DESCRIPTIONS,
-            "do": "{{ range .Alerts.Firing }}{{ with .Labels.action }}{{ . }}\n{{ end }}{{ end }}",
+            "what": "\t" + _DESCRIPTIONS,
+            "do": "\t{{ range .Alerts.Firing }}{{ with .Labels.action }}{{ . }}\n{{ end }}{{ end }}",
         },
         # One without an address is left out: an alert on no agent has no traces.
         "links": [

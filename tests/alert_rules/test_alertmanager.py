@@ -242,6 +242,14 @@ async def test_a_page_on_no_agent_has_no_empty_link_to_traces(oncall: Oncall) ->
     assert page.links == ("http://runbooks/AgentExporterDown.md", "http://grafana/d/agent-oncall-overview")
 
 
+async def test_what_a_page_tells_stays_text_that_no_alertmanager_reads_as_anything_else(oncall: Oncall) -> None:
+    await oncall.fire(alert("AgentErrorRateCritical", "told", action="off"))
+
+    [page, *_] = await oncall.until(lambda: oncall.told("pagerduty", "agent: told\n"))
+    assert "what: \t- " in page.text
+    assert "do: \toff\n" in page.text
+
+
 async def test_slack_is_told_with_links(oncall: Oncall) -> None:
     await oncall.fire(alert("AgentToolValidityLow", "chat", "P2", "tools"))
 

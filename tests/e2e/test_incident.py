@@ -79,7 +79,7 @@ class Night:
         return True
 
     def pages(self, agent: str) -> list[Message]:
-        """What the pager was told about the agent; "" for what is about none."""
+        """What the pager was told about the agent; "none" for what is about none."""
         return [m for m in self.pager.messages if m.action == "trigger" and f"agent: {agent}\n" in f"{m.text}\n"]
 
     def state(self, agent: str) -> dict[str, str]:
@@ -204,7 +204,7 @@ async def test_an_outage_pages_once_for_its_errors(night: Night) -> None:
 
 
 async def test_an_exporter_that_does_not_answer_pages(night: Night) -> None:
-    page = await night.page("", "AgentExporterDown")
+    page = await night.page("none", "AgentExporterDown")
 
     assert "is not scraped" in page.summary
 
