@@ -1,8 +1,9 @@
 """How long the panels take on 8 days of 50 agents: `python -m benchmarks.dashboards DIR`.
 
 Every series of the contract and of the rules is written into a real Prometheus' data folder by promtool, at made-up
-values: what a query costs depends on how many samples it reads, not on what they say. Then each panel's queries are sent
-as Grafana sends them (their step, their variables), one after the other, and a panel's time is the sum.
+values: what a query costs depends on how many samples it reads, not on what they say. The last 12 hours are as dense as
+`--scrape` says, what is older has a sample a minute. Then each panel's queries are sent as Grafana sends them (their
+step, their variables), one after the other, and a panel's time is the sum.
 
 The folder is some gigabytes; what is there already is measured again without being written anew.
 """
@@ -34,6 +35,8 @@ from stack.ports import LOOPBACK
 from tests.promql import known_series
 
 _HOUR = 3600
+_DENSE = 12 * _HOUR
+_SPARSE_SECONDS = 60
 _BLOCK = 2 * _HOUR
 _POINTS = 800
 """Points a panel asks for: half a screen of 1600 pixels."""
@@ -128,8 +131,8 @@ def _labels(names: Sequence[str], agents: Sequence[str], fixed: Mapping[str, Seq
     ]
 
 
-def write(directory: Path, agents: int, days: float, step: float) -> None:
-    """Fills `directory` with blocks up to now; `step` is the seconds between two scrapes."""
+def write(directory: Path, agents: int, days: float, scrape: float) -> None:
+    """Fills `directory` with blocks up to now; `scrape` is the seconds between two scrapes."""
     names = [f"agent-{i:02}" for i in range(agents)]
     thresholds = load()
     every = groups(thresholds)
@@ -138,11 +141,11 @@ def write(directory: Path, agents: int, days: float, step: float) -> None:
         (family, [f"{labels},{_TARGET}" if labels else _TARGET for labels in _of_family(family, names)])
         for family in contract.FAMILIES
     ]
-    recorded: dict[str, tuple[float, list[str]]] = {}
+    recorded: dict[str, tuple[float | None, list[str]]] = {}
     for group in every:
         for rule in group.rules:
             if isinstance(rule, Recording):
-                interval = max(step, _seconds(group.interval or f"{step:g}s"))
+                interval = _seconds(group.interval) if group.interval else None
                 # `le` of a quantile and the like is no label that results have; agent:limit is for all agents.
                 labels = sorted(known[rule.record] - ({"name"} if rule.record != "agent:limit" else {"task_type"}))
                 fixed: dict[str, Sequence[str]] = {key: (value,) for key, value in rule.labels.items()}
@@ -154,9 +157,10 @@ def write(directory: Path, agents: int, days: float, step: float) -> None:
     blocks = math.ceil(days * 24 * _HOUR / _BLOCK)
     for index in range(blocks):
         start = (end // _BLOCK - blocks + index + 1) * _BLOCK
+        step = scrape if start >= end - _DENSE else _SPARSE_SECONDS
         times = {
-            every_: [start + i * every_ for i in range(int(_BLOCK / every_)) if start + i * every_ <= end]
-            for every_ in {step, *(interval for interval, _ in recorded.values())}
+            seconds: [start + i * seconds for i in range(int(_BLOCK / seconds)) if start + i * seconds <= end]
+            for seconds in {step, *(interval or step for interval, _ in recorded.values())}
         }
         writer = _Writer(start, times)
         text = directory / "block.om"
@@ -166,7 +170,7 @@ def write(directory: Path, agents: int, days: float, step: float) -> None:
             out.write("# TYPE up gauge\n")
             writer._lines(out, f"up{{{_TARGET}}}", [1] * len(times[step]), [f"{at:.0f}" for at in times[step]])
             for name, (interval, series) in recorded.items():
-                writer.gauges(out, name, series, interval)
+                writer.gauges(out, name, series, interval or step)
             out.write("# EOF\n")
         promtool = str(servers.find(servers.PROMTOOL))
         subprocess.run(
@@ -288,7 +292,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path, help="where the data are, or go")
     parser.add_argument("--agents", type=int, default=50)
     parser.add_argument("--days", type=float, default=8)
-    parser.add_argument("--scrape", type=float, default=60, metavar="SECONDS", help="between two scrapes; default: 60")
+    parser.add_argument("--scrape", type=float, default=15, metavar="SECONDS", help="between two scrapes; default: 15")
     parser.add_argument("--port", type=int, default=9098)
     parser.add_argument("--shown", type=int, default=15, help="how many of the slowest panels are shown")
     options = parser.parse_args()

@@ -153,7 +153,7 @@ def _files(options: argparse.Namespace, thresholds: Thresholds) -> dict[str, str
         **{f"prometheus/rules/{name}": text for name, text in rule_files(thresholds, site(options)).items()},
         "alertmanager/alertmanager.yml": alertmanager_config(_receivers(options)),
         **{f"grafana/{name}": text for name, text in grafana.items()},
-        **{f"grafana/dashboards/{name}": text for name, text in dashboard_files(thresholds).items()},
+        **{f"grafana/dashboards/{name}": text for name, text in dashboard_files(thresholds, site(options)).items()},
         **compose.files(),
     }
 

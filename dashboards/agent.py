@@ -15,6 +15,8 @@ from dashboards.panels import (
     dashed,
     heatmap,
     lit,
+    minutes,
+    percent,
     stat,
     steps,
     table,
@@ -117,7 +119,7 @@ def _now(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         stat(
             "Lag",
             "How long after its end the latest span arrived, the most of the last minute. Normal is a few seconds; "
-            "over 2 minutes a backlog is being drained, and cost alerts wait.",
+            f"over {minutes(thresholds.value('lag_hold_seconds'))} a backlog is being drained, and cost alerts wait.",
             Query(f"max(agent_exporter_lag_seconds{{{AGENT}}})"),
             unit="s",
             width=4,
@@ -215,7 +217,7 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Success rate",
             "Share of the tasks ended in the last hour that reached their goal, by task type. Normal is 80 to 90 %; "
-            "alerts below 70 % over 7 days.",
+            f"alerts below {percent(thresholds.value('success_rate'))} over 7 days.",
             Query(
                 f'sum by (task_type) (increase(agent_tasks_total{{{TASK},outcome="success"}}[1h]))'
                 f" / (sum by (task_type) (increase({ended}[1h])) > 0)",
@@ -330,8 +332,9 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         ),
         timeseries(
             "Tool calls that fail",
-            "Share of a tool's calls of the last hour that ran and failed, or were invalid (dashed): a required field "
-            "missing or of the wrong type. Normal is a few percent; validity alerts below 90 %.",
+            "Share of a tool's calls of the last hour that ran and failed, or were invalid (dashed): a required "
+            "field missing or of the wrong type. Normal is a few percent; validity alerts below "
+            f"{percent(thresholds.value('tool_validity'))}.",
             Query(_of_tool_calls("error"), "{{tool}}"),
             Query(_of_tool_calls("invalid"), "{{tool}} invalid"),
             unit="percentunit",
@@ -447,15 +450,15 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Spend by model",
             "USD an hour by model, running tasks included. Normal follows the tasks.",
-            Query(f"3600 * sum by (model) (rate({spend}[$__rate_interval])) > 0", "{{model}}"),
+            Query(f"3600 * sum by (model) (rate({spend}[$__rate_interval])) > 1e-6", "{{model}}"),
             unit="currencyUSD",
             stacked=True,
             links=[*searches.costly("$agent").links(), board.runbook("AgentCostAnomaly", site)],
         ),
         timeseries(
             "Cost per ended task",
-            "Mean USD of the tasks ended in the last hour, by task type. Normal is less than 3 times the same type's "
-            "of the week. A task that runs away is not in it until it ends.",
+            "Mean USD of the tasks ended in the last hour, by task type, and the week's mean of the type times the "
+            "factor that alerts (dashed). Normal is well below. A task that runs away is not in it until it ends.",
             Query(
                 f"sum by (task_type) (increase(agent_task_cost_usd_sum{{{TASK}}}[1h]))"
                 f" / (sum by (task_type) (increase(agent_task_cost_usd_count{{{TASK}}}[1h])) > 0)",
@@ -497,7 +500,8 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Token waste by reason",
             "Share of the last hour's tokens that went into retries (the same call again) and into recovery (turns "
-            "spent on a failed tool call). Normal is under 10 %; alerts above 30 %.",
+            "spent on a failed tool call). Normal is under 10 %; alerts above "
+            f"{percent(thresholds.value('token_waste'))}.",
             Query(
                 f'sum by (purpose) (rate(agent_tokens_total{{{CALL},purpose!="progress"}}[1h]))'
                 f" / on () group_left () (sum(rate({tokens}[1h])) > 0)",

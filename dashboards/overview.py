@@ -15,6 +15,8 @@ from dashboards.panels import (
     colours,
     dashed,
     lit,
+    minutes,
+    percent,
     pie,
     stat,
     steps,
@@ -74,8 +76,8 @@ def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         _shortcuts(),
         timeseries(
             "Latency over time",
-            "P50 and P99 of the end-to-end time of ended tasks. Tasks of 30 to 60 s are normal; P99 above 5 minutes "
-            "pages. The dots are traces: a click opens one.",
+            "P50 and P99 of the end-to-end time of ended tasks. Tasks of 30 to 60 s are normal; P99 above "
+            f"{minutes(thresholds.value('latency_p99_seconds'))} pages. The dots are traces: a click opens one.",
             Query(_quantile(0.5, "agent_task_duration_seconds", "$__rate_interval"), "P50"),
             Query(_quantile(0.99, "agent_task_duration_seconds", "$__rate_interval"), "P99", exemplars=True),
             unit="s",
@@ -147,7 +149,7 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         stat(
             "Success rate",
             "Share of ended tasks that reached their goal, hour by hour over 7 days; the number is the last hour. "
-            "Normal is 80 to 90 %; alerts below 70 % over 7 days.",
+            f"Normal is 80 to 90 %; alerts below {percent(thresholds.value('success_rate'))} over 7 days.",
             Query(
                 f'sum(last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT},outcome="success"}}[20m]))'
                 f" / sum(last_over_time(agent_outcome:tasks_ended:increase1h{{{AGENT}}}[20m]))"
@@ -162,7 +164,8 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         stat(
             "Cost per task",
             "USD spent in the last hour for each task started in it, running tasks included, and what the same tasks "
-            "cost in the median hour of the last 7 days. Normal is less than 3 times the baseline.",
+            "cost in the median hour of the last 7 days. Normal is less than "
+            f"{thresholds.value('cost_per_task_factor'):g} times the baseline.",
             Query(_spent_per_task(), "now", now=True),
             Query(_usual_per_task(), "7-day baseline", now=True),
             unit="currencyUSD",
@@ -171,8 +174,8 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         ),
         stat(
             "Latency",
-            "End-to-end time of the tasks that ended in the last hour. Normal is 30 to 60 s; P99 above 5 minutes "
-            "pages.",
+            "End-to-end time of the tasks that ended in the last hour. Normal is 30 to 60 s; P99 above "
+            f"{minutes(thresholds.value('latency_p99_seconds'))} pages.",
             Query(_quantile(0.5, "agent_task_duration_seconds", "1h"), "P50", now=True),
             Query(_quantile(0.99, "agent_task_duration_seconds", "1h"), "P99", now=True),
             unit="s",
@@ -187,7 +190,7 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         stat(
             "Error rate",
             "Share of the tasks ended in the last 10 minutes that failed with an error. Normal is under 5 %; pages "
-            "above 20 %.",
+            f"above {percent(thresholds.value('error_rate'))}.",
             Query(f"sum({_ERRORS} * {ended}) / sum({ended})"),
             unit="percentunit",
             decimals=1,
@@ -343,7 +346,8 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Abandoned tasks",
             "Share of the tasks ended in the last hour that were abandoned: cancelled, timed out, out of iterations, "
-            "or never finished. Normal is under 10 %; alerts above 15 % over 7 days.",
+            f"or never finished. Normal is under 10 %; alerts above {percent(thresholds.value('abandon_rate'))} over "
+            "7 days.",
             Query(
                 "sum by (agent) (last_over_time(agent_outcome:tasks_ended:increase1h"
                 f'{{{AGENT},outcome="abandoned"}}[20m]))'
@@ -358,8 +362,8 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         ),
         table(
             "Tools: validity and latency",
-            "Tool calls of the last hour. Valid: all required fields there and of the right type; alerts below 90 %. "
-            "Normal is 98 % and more, and few errors.",
+            "Tool calls of the last hour. Valid: all required fields there and of the right type; alerts below "
+            f"{percent(thresholds.value('tool_validity'))}. Normal is 98 % and more, and few errors.",
             {"tool": "Tool", "agent": "Agent"},
             Column("Calls", f"sum by (agent, tool) (increase({calls}[1h])) > 0", "short", decimals=0, width=70),
             Column(
@@ -457,7 +461,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "USD of the tasks that ended in the time range. A running task is not in it: its type is told at its end. "
             "Normal is the same picture as yesterday.",
             Query(
-                f"topk(8, sum by (task_type) (increase(agent_task_cost_usd_sum{{{AGENT}}}{range_})) > 0)",
+                f"topk(8, sum by (task_type) (increase(agent_task_cost_usd_sum{{{AGENT}}}{range_})) > 1e-6)",
                 "{{task_type}}",
                 now=True,
             ),
@@ -467,7 +471,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Cost by model",
             "USD spent in the time range by model, running tasks included. Normal is the same picture as yesterday.",
             Query(
-                f"topk(8, sum by (model) (increase(agent_spend_usd_total{{{AGENT}}}{range_})) > 0)",
+                f"topk(8, sum by (model) (increase(agent_spend_usd_total{{{AGENT}}}{range_})) > 1e-6)",
                 "{{model}}",
                 now=True,
             ),
@@ -488,7 +492,8 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Token waste",
             "Share of the last hour's tokens that went into retries (the same call again) and into recovery (turns "
-            "spent on a failed tool call). Normal is under 10 %; alerts above 30 %.",
+            "spent on a failed tool call). Normal is under 10 %; alerts above "
+            f"{percent(thresholds.value('token_waste'))}.",
             Query(
                 f'sum by (purpose) (last_over_time({tokens},purpose!="progress"}}[20m]))'
                 f" / on () group_left () (sum(last_over_time({tokens}}}[20m])) > 0)",

@@ -88,6 +88,16 @@ def below(limit: float) -> list[Step]:
     return steps(("red", None), ("text", limit))
 
 
+def percent(ratio: float) -> str:
+    """A ratio as a description says it: 0.15 is "15 %"."""
+    return f"{100 * ratio:g} %"
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as a description says them: 300 is "5 minutes"."""
+    return f"{seconds:g} seconds" if seconds < 60 else f"{seconds / 60:g} minutes"
+
+
 def by_name(name: str, **properties: Any) -> Override:
     """An override for the series of this name: by_name("now", unit="s", thresholds=above(("red", 300)))."""
     return _override("byName", name, properties)

@@ -12,6 +12,7 @@ from dashboards.panels import (
     by_name,
     colours,
     dashed,
+    percent,
     stat,
     state_timeline,
     steps,
@@ -275,7 +276,7 @@ def _by_variant(thresholds: Thresholds) -> list[gl.Panel]:
         timeseries(
             "Tool calls that are valid, by variant",
             "Share of the tool calls of 6 hours with all required fields of the right type. Normal is no difference; "
-            "alerts below 90 %.",
+            f"alerts below {percent(thresholds.value('tool_validity'))}.",
             Query(
                 f'sum by (variant) (rate(agent_tool_calls_total{{{variant},result!="invalid"}}[6h]))'
                 f" / (sum by (variant) (rate(agent_tool_calls_total{{{variant}}}[6h])) > 0)",

@@ -10,6 +10,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 VIEWER = os.environ.get("AGENT_ONCALL_DASHBOARD_VIEW", "")
+# Its PromQL parser gives a query 20 ms and takes what it has by then: a busy machine reads as a syntax error.
+TRIES = 5
 
 
 @pytest.mark.slow
@@ -21,6 +23,9 @@ def test_grafanas_linter_finds_nothing_but_what_is_excluded_with_a_reason(dashbo
     excluded = yaml.safe_load((ROOT / "dashboards" / "lint.yml").read_text(encoding="utf-8"))
     options = [word for rule in excluded for word in ("--exclude", rule)]
 
-    done = subprocess.run([f"{VIEWER}/check", dashboard, *options], capture_output=True, text=True, check=False)
+    for _ in range(TRIES):
+        done = subprocess.run([f"{VIEWER}/check", dashboard, *options], capture_output=True, text=True, check=False)
+        if "target-promql-rule" not in done.stdout:
+            break
 
     assert done.returncode == 0, done.stdout + done.stderr
