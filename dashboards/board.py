@@ -59,8 +59,8 @@ def _sources() -> list[gl.Template]:
     ]
 
 
-def choice(name: str, query: str, *, label: str, several: bool = True) -> gl.Template:
-    """A variable by a query of Prometheus: any of its values, or all of them; or just one."""
+def choice(name: str, query: str, *, label: str, several: bool = True, sort: int = gl.SORT_ALPHA_ASC) -> gl.Template:
+    """A variable by a query of Prometheus: any of its values, or all of them; or just one, at first the first."""
     return gl.Template(
         name,
         query,
@@ -69,6 +69,7 @@ def choice(name: str, query: str, *, label: str, several: bool = True) -> gl.Tem
         multi=several,
         includeAll=several,
         allValue=".+" if several else None,
+        sort=sort,
     )
 
 

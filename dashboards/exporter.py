@@ -20,6 +20,7 @@ from dashboards.panels import (
     table,
     timeseries,
 )
+from dashboards.promql import happened
 from exporter.contract import SCRAPE_JOB
 
 UID = "agent-oncall-exporter"
@@ -155,7 +156,7 @@ def _exporters(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             {"label": "Label"},
             Column(
                 "Values",
-                f"sum by (label) (increase(agent_exporter_series_limited_total{{{JOB}}}[$__range])) > 0",
+                happened(f"agent_exporter_series_limited_total{{{JOB}}}", "label"),
                 "short",
                 above(("orange", 1)),
                 decimals=0,
@@ -210,7 +211,7 @@ def _exporters(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             {"why": "Why"},
             Column(
                 "Values",
-                f"sum by (why) (increase(agent_exporter_values_rejected_total{{{JOB}}}[$__range])) > 0",
+                happened(f"agent_exporter_values_rejected_total{{{JOB}}}", "why"),
                 "short",
                 above(("orange", 1)),
                 decimals=0,
@@ -228,7 +229,7 @@ def _exporters(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             {"scope": "Scope"},
             Column(
                 "Spans",
-                f"sum by (scope) (increase(agent_exporter_unknown_scope_total{{{JOB}}}[$__range])) > 0",
+                happened(f"agent_exporter_unknown_scope_total{{{JOB}}}", "scope"),
                 "short",
                 above(("orange", 1)),
                 decimals=0,
@@ -308,7 +309,7 @@ def _state(site: Site) -> list[gl.Panel]:
             {"agent": "Agent", "why": "Why"},
             Column(
                 "Times",
-                "sum by (agent, why) (increase(agent_breaker_trips_total[$__range])) > 0",
+                happened("agent_breaker_trips_total", "agent, why"),
                 "short",
                 above(("red", 1)),
                 decimals=0,
@@ -326,7 +327,7 @@ def _state(site: Site) -> list[gl.Panel]:
             {"agent": "Agent", "action": "Action", "trigger": "Trigger"},
             Column(
                 "Times",
-                "sum by (agent, action, trigger) (increase(agent_controller_actions_total[$__range])) > 0",
+                happened("agent_controller_actions_total", "agent, action, trigger"),
                 "short",
                 decimals=0,
                 width=80,
@@ -344,7 +345,7 @@ def _state(site: Site) -> list[gl.Panel]:
             {"agent": "Agent", "action": "Action", "why": "Why"},
             Column(
                 "Times",
-                "sum by (agent, action, why) (increase(agent_controller_held_back_total[$__range])) > 0",
+                happened("agent_controller_held_back_total", "agent, action, why"),
                 "short",
                 decimals=0,
                 width=80,
@@ -360,7 +361,7 @@ def _state(site: Site) -> list[gl.Panel]:
             {"action": "Action", "why": "Why"},
             Column(
                 "Times",
-                "sum by (action, why) (increase(agent_controller_failures_total[$__range])) > 0",
+                happened("agent_controller_failures_total", "action, why"),
                 "short",
                 above(("red", 1)),
                 decimals=0,

@@ -20,11 +20,12 @@ from dashboards.panels import (
     text,
     timeseries,
 )
+from dashboards.promql import happened
 
 UID = "agent-oncall-rollout"
 AGENT = 'agent="$agent"'
 ROLLOUT = f'{AGENT},rollout="$rollout"'
-STAGE = f'{ROLLOUT},stage=~"$stage"'
+STAGE = f'{ROLLOUT},stage="$stage"'
 
 VERDICTS = {-1.0: ("roll back", "red"), 0.0: ("hold", "blue"), 1.0: ("promote", "green")}
 VARIANTS = {"stable": "blue", "canary": "orange"}
@@ -54,7 +55,14 @@ def rollout(thresholds: Thresholds, site: Site = board.HERE) -> gl.Dashboard:
                 label="Rollout",
                 several=False,
             ),
-            board.choice("stage", f"label_values(agent_rollout_started_total{{{ROLLOUT}}}, stage)", label="Stage"),
+            # one stage: pooled, the canary\'s share changes with the traffic, and so do the figures
+            board.choice(
+                "stage",
+                f"label_values(agent_rollout_started_total{{{ROLLOUT}}}, stage)",
+                label="Stage",
+                several=False,
+                sort=gl.SORT_NUMERIC_DESC,
+            ),
         ],
         site=site,
         time_from="now-2d",
@@ -64,9 +72,9 @@ def rollout(thresholds: Thresholds, site: Site = board.HERE) -> gl.Dashboard:
 def _verdict(site: Site) -> list[gl.Panel]:
     percent = f"max by (agent, rollout) (agent_rollout_stage_percent{{{ROLLOUT}}})"
     at_the_end = f"max by (agent, rollout) (agent_rollout_stage_percent{{{ROLLOUT}}} @ end())"
-    success = f'sum(increase(agent_rollout_tasks_total{{{STAGE},variant="stable",outcome="success"}}[$__range]))'
-    all_stable = f'sum(increase(agent_rollout_tasks_total{{{STAGE},variant="stable"}}[$__range]))'
-    all_canary = f'sum(increase(agent_rollout_tasks_total{{{STAGE},variant="canary"}}[$__range]))'
+    success = f'sum(agent_rollout_tasks_total{{{STAGE},variant="stable",outcome="success"}})'
+    all_stable = f'sum(agent_rollout_tasks_total{{{STAGE},variant="stable"}})'
+    all_canary = f'sum(agent_rollout_tasks_total{{{STAGE},variant="canary"}})'
     return [
         stat(
             "Verdict",
@@ -93,7 +101,7 @@ def _verdict(site: Site) -> list[gl.Panel]:
         ),
         stat(
             "Success rate, canary against stable",
-            "Tasks of the range that reached their goal, and by how much the canary's share is higher (relative). "
+            "Tasks of the stage that reached their goal, and by how much the canary's share is higher (relative). "
             "Normal is within 5 %.",
             Query(_success("canary"), "canary", now=True),
             Query(_success("stable"), "stable", now=True),
@@ -106,7 +114,7 @@ def _verdict(site: Site) -> list[gl.Panel]:
         ),
         stat(
             "Cost per task, canary against stable",
-            "USD of a task that ended in the range, and the canary's in multiples of what stable's tasks of the same "
+            "USD of a task that ended in the stage, and the canary's in multiples of what stable's tasks of the same "
             "types cost. Normal is up to 1.05.",
             Query(_cost_per_task("canary"), "canary", now=True),
             Query(_cost_per_task("stable"), "stable", now=True),
@@ -165,21 +173,20 @@ def _figures(site: Site) -> list[gl.Panel]:
     return [
         table(
             "The two variants",
-            "Tasks of the chosen stages and range. The ± holds 95 of 100 times at one look, by how the 16 shards of "
-            "users differ; the verdict's own are wider, since it looks each minute. Unended: started tasks that did "
-            "not end, where a canary that hangs shows. Normal is a difference within the ±.",
+            "Tasks since the stage began. The ± holds 95 of 100 times at one look, by how the 16 shards of users "
+            "differ; the verdict's own are wider, since it looks each minute. Unended: started tasks that did not "
+            "end, where a canary that hangs shows. Normal is a difference within the ±.",
             {"variant": "Variant"},
             Column(
                 "Started",
-                f"sum by (variant) (increase(agent_rollout_started_total{{{STAGE}}}[$__range]))",
+                f"sum by (variant) (agent_rollout_started_total{{{STAGE}}})",
                 "none",
                 decimals=0,
             ),
             Column("Ended", _ended("variant"), "none", decimals=0),
             Column(
                 "Unended",
-                f"clamp_min(1 - {_ended('variant')} / sum by (variant) "
-                f"(increase(agent_rollout_started_total{{{STAGE}}}[$__range])), 0)",
+                f"clamp_min(1 - {_ended('variant')} / sum by (variant) (agent_rollout_started_total{{{STAGE}}}), 0)",
                 "percentunit",
                 above(("orange", 0.05)),
                 decimals=1,
@@ -300,7 +307,7 @@ def _actions() -> list[gl.Panel]:
             {"action": "Action", "trigger": "Trigger"},
             Column(
                 "Times",
-                f"sum by (action, trigger) (increase(agent_controller_actions_total{{{AGENT}}}[$__range])) > 0",
+                happened(f"agent_controller_actions_total{{{AGENT}}}", "action, trigger"),
                 "short",
                 decimals=0,
                 width=90,
@@ -316,7 +323,7 @@ def _actions() -> list[gl.Panel]:
             {"action": "Action", "why": "Why"},
             Column(
                 "Times",
-                f"sum by (action, why) (increase(agent_controller_held_back_total{{{AGENT}}}[$__range])) > 0",
+                happened(f"agent_controller_held_back_total{{{AGENT}}}", "action, why"),
                 "short",
                 decimals=0,
                 width=90,
@@ -340,17 +347,21 @@ def _actions() -> list[gl.Panel]:
 # -- expressions -------------------------------------------------------------------------------------------------------
 
 
+# A stage's counters begin with it, so that their value is what it counted; increase() would lose the first task of each
+# of the many series, of which nobody scraped a zero.
+
+
 def _ended(by: str) -> str:
-    return f"sum by ({by}) (increase(agent_rollout_tasks_total{{{STAGE}}}[$__range]))"
+    return f"sum by ({by}) (agent_rollout_tasks_total{{{STAGE}}})"
 
 
 def _success_by(by: str) -> str:
-    reached = f'sum by ({by}) (increase(agent_rollout_tasks_total{{{STAGE},outcome="success"}}[$__range]))'
+    reached = f'sum by ({by}) (agent_rollout_tasks_total{{{STAGE},outcome="success"}})'
     return f"({reached} / ({_ended(by)} > 0))"
 
 
 def _cost_by(by: str) -> str:
-    return f"(sum by ({by}) (increase(agent_rollout_cost_usd_total{{{STAGE}}}[$__range])) / ({_ended(by)} > 0))"
+    return f"(sum by ({by}) (agent_rollout_cost_usd_total{{{STAGE}}}) / ({_ended(by)} > 0))"
 
 
 def _spread(by_shard: str) -> str:
@@ -360,25 +371,19 @@ def _spread(by_shard: str) -> str:
 
 def _success(variant: str) -> str:
     of = f'{STAGE},variant="{variant}"'
-    return (
-        f'sum(increase(agent_rollout_tasks_total{{{of},outcome="success"}}[$__range]))'
-        f" / (sum(increase(agent_rollout_tasks_total{{{of}}}[$__range])) > 0)"
-    )
+    return f'sum(agent_rollout_tasks_total{{{of},outcome="success"}}) / (sum(agent_rollout_tasks_total{{{of}}}) > 0)'
 
 
 def _cost_per_task(variant: str) -> str:
     of = f'{STAGE},variant="{variant}"'
-    return (
-        f"sum(increase(agent_rollout_cost_usd_total{{{of}}}[$__range]))"
-        f" / (sum(increase(agent_rollout_tasks_total{{{of}}}[$__range])) > 0)"
-    )
+    return f"sum(agent_rollout_cost_usd_total{{{of}}}) / (sum(agent_rollout_tasks_total{{{of}}}) > 0)"
 
 
 def _cost_ratio() -> str:
     """What the canary's tasks cost over what stable's of the same types would have."""
 
     def by_type(metric: str, variant: str) -> str:
-        return f'sum by (task_type) (increase({metric}{{{STAGE},variant="{variant}"}}[$__range]))'
+        return f'sum by (task_type) ({metric}{{{STAGE},variant="{variant}"}})'
 
     canary, tasks = by_type("agent_rollout_cost_usd_total", "canary"), by_type("agent_rollout_tasks_total", "canary")
     stable = (

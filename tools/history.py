@@ -72,12 +72,13 @@ class _Canary:
     def mark(self, span: Span) -> Span:
         if span.agent != _CANARY["agent"] or span.start < self._since:
             return span
-        variant = "canary" if span.trace_id % 20 < (1 if self.stage(span.start) == "5" else 2) else "stable"
+        # the low bit of an id is always set
+        variant = "canary" if (span.trace_id >> 8) % 20 < (1 if self.stage(span.start) == "5" else 2) else "stable"
         marks = {
             "oncall.variant": variant,
             "oncall.rollout": _CANARY["rollout"],
             "oncall.stage": self.stage(span.start),
-            "oncall.shard": str(span.trace_id // 20 % 16),
+            "oncall.shard": str((span.trace_id >> 40) % 16),
         }
         return dataclasses.replace(span, attributes={**span.attributes, **marks})
 

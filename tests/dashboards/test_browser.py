@@ -31,11 +31,11 @@ def seen(name: str, incident: Incident, folder: Path, theme: str) -> tuple[int, 
     chosen = ["--var", "agent=support-agent"] if name in ("agent.json", "rollout.json") else []
     command = [
         f"{VIEWER}/view",
-        board,
+        str(board),
         "--prom",
         incident.prometheus.url,
         "--out",
-        folder / "shot.png",
+        str(folder / "shot.png"),
         *times,
         *chosen,
     ]
