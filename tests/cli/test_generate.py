@@ -56,7 +56,7 @@ def test_thresholds_of_a_file_reach_the_rules(tmp_path: Path) -> None:
     main(["generate", "--out", str(tmp_path / "out"), "--thresholds", str(mine)])
 
     limits = (tmp_path / "out" / "prometheus" / "rules" / "agent-limits.yml").read_text(encoding="utf-8")
-    assert "agent: support-bot" in limits
+    assert '"agent", "support-bot"' in limits
 
 
 def test_a_threshold_nobody_can_mean_is_refused_by_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
