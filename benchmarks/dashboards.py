@@ -2,8 +2,8 @@
 
 Every series of the contract and of the rules is written into a real Prometheus' data folder by promtool, at made-up
 values: what a query costs depends on how many samples it reads, not on what they say. The last 12 hours are as dense as
-`--scrape` says, what is older has a sample a minute. Then each panel's queries are sent as Grafana sends them (their
-step, their variables), one after the other, and a panel's time is the sum.
+`--scrape` says, what is older has a sample in two minutes. Then each panel's queries are sent as Grafana sends them
+(their step, their variables), one after the other, and a panel's time is the sum.
 
 The folder is some gigabytes; what is there already is measured again without being written anew.
 """
@@ -36,7 +36,7 @@ from tests.promql import known_series
 
 _HOUR = 3600
 _DENSE = 12 * _HOUR
-_SPARSE_SECONDS = 60
+_SPARSE_SECONDS = 120
 _BLOCK = 2 * _HOUR
 _POINTS = 800
 """Points a panel asks for: half a screen of 1600 pixels."""
@@ -93,7 +93,7 @@ class _Writer:
     def family(self, out: TextIO, family: Family, series: Sequence[str], step: float) -> None:
         name = family.name.removesuffix("_total")
         out.write(f"# TYPE {name} {family.kind}\n")
-        grown = int(self._start) // 40  # so that a block begins where the one before ended, or above
+        grown = int(self._start) // 4  # so that a block begins above where the one before ended
         times = self._times[step]
         for labels in series:
             shape = self._rng.choice(self._shapes[step])
@@ -156,7 +156,7 @@ def write(directory: Path, agents: int, days: float, scrape: float) -> None:
     end = time.time()
     blocks = math.ceil(days * 24 * _HOUR / _BLOCK)
     for index in range(blocks):
-        start = (end // _BLOCK - blocks + index + 1) * _BLOCK
+        start = (end // _BLOCK - index) * _BLOCK
         step = scrape if start >= end - _DENSE else _SPARSE_SECONDS
         times = {
             seconds: [start + i * seconds for i in range(int(_BLOCK / seconds)) if start + i * seconds <= end]

@@ -25,6 +25,8 @@ from dashboards.panels import (
 )
 
 UID = "agent-oncall-agent"
+CHOSEN = "${agent}"
+"""The variable `agent` in links: Grafana fills it in before it decodes them, so that it must stand as it is."""
 AGENT = 'agent="$agent"'
 CALL = f'{AGENT},variant=~"$variant"'
 TASK = f'{CALL},task_type=~"$task_type"'
@@ -87,7 +89,7 @@ def _now(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             width=4,
             overrides=[by_name("looping", thresholds=lit(("orange", 1), ("red", thresholds.value("looping_tasks"))))],
             background=True,
-            links=searches.looping("$agent").links(),
+            links=searches.looping(CHOSEN).links(),
         ),
         stat(
             "The worst running tasks",
@@ -103,7 +105,7 @@ def _now(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 by_name("spend", unit="currencyUSD", decimals=2),
                 by_name("iterations", thresholds=above(("orange", searches.MOST_ITERATIONS))),
             ],
-            links=searches.costly("$agent").links(),
+            links=searches.costly(CHOSEN).links(),
         ),
         stat(
             "Breaker",
@@ -226,7 +228,7 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             unit="percentunit",
             most=1,
             thresholds=steps(("red", None), ("transparent", thresholds.value("success_rate"))),
-            links=[*searches.failed("$agent").links(), board.runbook("AgentSuccessRateLow", site)],
+            links=[*searches.failed(CHOSEN).links(), board.runbook("AgentSuccessRateLow", site)],
             no_data=_NO_TASK,
         ),
         timeseries(
@@ -249,7 +251,7 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             ),
             unit="percentunit",
             stacked=True,
-            links=[*searches.failed("$agent").links(), board.runbook("AgentErrorRateHigh", site)],
+            links=[*searches.failed(CHOSEN).links(), board.runbook("AgentErrorRateHigh", site)],
             no_data="No task failed or was abandoned in this time",
         ),
         heatmap(
@@ -263,7 +265,7 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             ),
             unit="s",
             width=12,
-            links=searches.slow("$agent").links(),
+            links=searches.slow(CHOSEN).links(),
             no_data=_NO_TASK,
         ),
         timeseries(
@@ -278,7 +280,7 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             width=12,
             overrides=[dashed("/ P50$/", legend=False)],
             thresholds=steps(("transparent", None), ("red", thresholds.value("latency_p99_seconds"))),
-            links=[*searches.slow("$agent").links(), board.runbook("AgentLatencyP99High", site)],
+            links=[*searches.slow(CHOSEN).links(), board.runbook("AgentLatencyP99High", site)],
             no_data=_NO_TASK,
         ),
     ]
@@ -298,7 +300,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             ),
             unit="none",
             width=8,
-            links=searches.looping("$agent").links(),
+            links=searches.looping(CHOSEN).links(),
             no_data=_NO_TASK,
         ),
         timeseries(
@@ -320,7 +322,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             unit="short",
             stacked=True,
             overrides=colours({"failing_tool": "red", "repeat": "orange", "iterations": "yellow"}),
-            links=[*searches.looping("$agent").links(), board.runbook("AgentRunawayLoop", site)],
+            links=[*searches.looping(CHOSEN).links(), board.runbook("AgentRunawayLoop", site)],
         ),
         timeseries(
             "Tool calls",
@@ -379,7 +381,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             Column("P99", _quantile(0.99, "agent_tool_duration_seconds", TOOL, "1h", "tool"), "s", width=80),
             sort="Calls",
             width=12,
-            row_links=searches.of_tool("$agent", "${__data.fields.Tool}").links(),
+            row_links=searches.of_tool(CHOSEN, "${__data.fields.Tool}").links(),
             no_data=_NO_TOOL,
         ),
         timeseries(
@@ -453,7 +455,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             Query(f"3600 * sum by (model) (rate({spend}[$__rate_interval])) > 1e-6", "{{model}}"),
             unit="currencyUSD",
             stacked=True,
-            links=[*searches.costly("$agent").links(), board.runbook("AgentCostAnomaly", site)],
+            links=[*searches.costly(CHOSEN).links(), board.runbook("AgentCostAnomaly", site)],
         ),
         timeseries(
             "Cost per ended task",
@@ -471,7 +473,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             ),
             unit="currencyUSD",
             overrides=[dashed("/ limit$/", "red", legend=False)],
-            links=[*searches.costly("$agent").links(), board.runbook("AgentCostPerTaskHigh", site)],
+            links=[*searches.costly(CHOSEN).links(), board.runbook("AgentCostPerTaskHigh", site)],
             no_data=_NO_TASK,
         ),
         bar_gauge(
@@ -549,7 +551,7 @@ def _traces_and_limits() -> list[gl.Panel]:
                 search.traceql,
                 no_data="Tempo found no such trace of this agent in this time",
             )
-            for search in searches.all_kinds("$agent")
+            for search in searches.all_kinds(CHOSEN)
         ),
         table(
             "Limits in force",

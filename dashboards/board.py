@@ -43,7 +43,9 @@ def board(
         annotations=gl.Annotations(_annotations(any(variable.name == "agent" for variable in variables))),
         links=[
             gl.DashboardLink(type="dashboards", tags=[TAG], includeVars=True, keepTime=True),
-            gl.DashboardLink(type="link", title="Runbooks", uri=site.runbooks, icon="doc", targetBlank=True),
+            gl.DashboardLink(
+                type="link", title="Runbooks", uri=site.runbooks, icon="doc", keepTime=False, targetBlank=True
+            ),
         ],
         panels=rows(*titled_rows),
     ).auto_panel_ids()
@@ -68,7 +70,8 @@ def choice(name: str, query: str, *, label: str, several: bool = True, sort: int
         label=label,
         multi=several,
         includeAll=several,
-        allValue=".+" if several else None,
+        # Not ".+": a link would make a space of the plus; and an alert on no agent at all is one on all of them.
+        allValue=".*" if several else None,
         sort=sort,
     )
 

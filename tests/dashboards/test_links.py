@@ -55,6 +55,18 @@ def test_a_link_to_jaeger_is_a_search_in_the_dashboards_time_range(url: str) -> 
     json.loads(parts.get("tags", ["{}"])[0])
 
 
+@pytest.mark.parametrize("url", TO_EXPLORE + TO_JAEGER)
+def test_variables_stand_in_a_link_unencoded_since_grafana_fills_them_in_before_it_decodes(url: str) -> None:
+    assert "%24" not in url
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
+def test_what_stands_for_all_agents_survives_a_link(board: dict[str, Any]) -> None:
+    everything = [variable.get("allValue") for variable in board["templating"]["list"]]
+
+    assert not [value for value in everything if value and re.search(r"[&+#%]", value)]
+
+
 def test_there_are_links_of_both_kinds() -> None:
     assert TO_EXPLORE
     assert TO_JAEGER
