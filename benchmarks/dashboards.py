@@ -3,7 +3,8 @@
 Every series of the contract and of the rules is written into a real Prometheus' data folder by promtool, at made-up
 values: what a query costs depends on how many samples it reads, not on what they say. The last 12 hours are as dense as
 `--scrape` says, what is older has a sample in two minutes. Then each panel's queries are sent as Grafana sends them
-(their step, their variables), one after the other, and a panel's time is the sum.
+(their step, their variables), one after the other, and a panel's time is the sum. The processor's time says what an
+idle machine would take.
 
 The folder is some gigabytes; what is there already is measured again without being written anew.
 """
@@ -12,6 +13,7 @@ import argparse
 import http.client
 import json
 import math
+import os
 import random
 import re
 import subprocess
@@ -205,20 +207,28 @@ def _seconds(duration: str) -> float:
 # -- what Grafana would ask --------------------------------------------------------------------------------------------
 
 
-def measure(url: str, end: float, hours: float, scrape: float) -> list[tuple[float, str, str]]:
-    """(seconds, dashboard, panel) of every panel over the `hours` up to `end`, slowest first."""
+def measure(server: int, url: str, end: float, hours: float, scrape: float) -> list[tuple[float, float, str, str]]:
+    """(seconds, the server's processor seconds, dashboard, panel) of every panel over the `hours` up to `end`, slowest
+    first; `server` is the process id."""
     found = []
     for name, text in dashboard_files(load()).items():
         board = json.loads(text)
         for panel in board["panels"]:
+            before = _processor_seconds(server)
             seconds = sum(
                 _ask(url, target, panel, end, hours * _HOUR, scrape)
                 for target in panel.get("targets", ())
                 if "expr" in target
             )
             if seconds:
-                found.append((seconds, name.removesuffix(".json"), panel["title"]))
+                used = _processor_seconds(server) - before
+                found.append((seconds, used, name.removesuffix(".json"), panel["title"]))
     return sorted(found, reverse=True)
+
+
+def _processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ask(
@@ -302,14 +312,14 @@ def main() -> None:
     end = float((options.directory / "end").read_text(encoding="utf-8"))
     prometheus = _started(options.directory, options.port)
     try:
-        table = report.Table(["range", "seconds", "dashboard", "panel"], "<><<")
+        table = report.Table(["range", "seconds", "of the processor", "dashboard", "panel"], "<>><<")
         for hours in (6, 24 * 8):
             url = f"http://{LOOPBACK}:{options.port}"
-            measure(url, end, hours, options.scrape)  # the page cache is warm when somebody looks
-            slowest = measure(url, end, hours, options.scrape)
+            measure(prometheus.pid, url, end, hours, options.scrape)  # the page cache is warm when somebody looks
+            slowest = measure(prometheus.pid, url, end, hours, options.scrape)
             report.progress(f"{hours} h: {len(slowest)} panels, {sum(s for s, *_ in slowest):.1f} s together")
-            for seconds, board, panel in slowest[: options.shown]:
-                table.add(f"{hours} h", f"{seconds:.2f}", board, panel)
+            for seconds, used, board, panel in slowest[: options.shown]:
+                table.add(f"{hours} h", f"{seconds:.2f}", f"{used:.2f}", board, panel)
         table.show()
     finally:
         prometheus.terminate()

@@ -134,10 +134,9 @@ def _controllers(start: float, end: float, canary_since: float) -> Iterator[tupl
         yield series("agent_breaker_trips_total", trips, agent=agent.name, why="budget")
     stage = {t: 5.0 if t < canary_since + DAY else 10.0 for t in times if t >= canary_since}
     yield series("agent_rollout_stage_percent", stage, **_CANARY)
-    for name, since, until in (("5", 0, DAY), ("10", DAY, math.inf)):
-        held = {
-            t: 1.0 if t - canary_since - since > DAY * 0.9 else 0.0 for t in stage if since <= t - canary_since < until
-        }
+    for name, since, until in (("5", 0.0, DAY), ("10", DAY, math.inf)):
+        ready = since + 0.9 * DAY if name == "5" else math.inf  # the second stage still holds
+        held = {t: float(t - canary_since > ready) for t in stage if since <= t - canary_since < until}
         yield series("agent_rollout_verdict", held, **_CANARY, stage=name)
     acted = {t: float(t >= start + 3.4 * DAY) for t in times}
     yield series(
