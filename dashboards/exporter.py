@@ -91,7 +91,7 @@ def _alerting(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "In multiples of each group's interval, by the latest sample that it recorded within the hour. Normal is "
             "up to 1; a group without a bar has recorded nothing: no agent yet, or its rules are not loaded.",
             *(
-                Query(f"(time() - max(max_over_time(timestamp({record})[1h:1m]))) / {seconds:g}", group, now=True)
+                Query(f"(time() - max({_last(record, seconds)})) / {seconds:g}", group, now=True)
                 for group, (record, seconds) in _recording(thresholds).items()
             ),
             unit="suffix: ×",
@@ -376,6 +376,11 @@ def _state(site: Site) -> list[gl.Panel]:
 
 
 # -- expressions -------------------------------------------------------------------------------------------------------
+
+
+def _last(record: str, seconds: float) -> str:
+    """When the series was recorded last. An instant looks back 5 minutes, which the slower groups may need more of."""
+    return f"timestamp({record})" if seconds < 300 else f"max_over_time(timestamp({record})[1h:5m])"
 
 
 def _recording(thresholds: Thresholds) -> dict[str, tuple[str, float]]:
