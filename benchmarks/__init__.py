@@ -4,5 +4,4 @@ python -m benchmarks.ingest       CPU time per span, against decoding alone; spa
 python -m benchmarks.memory       bytes per task in flight and per remembered span
 python -m benchmarks.exposition   /metrics at 100,000 series, and what a scrape does to the receivers
 python -m benchmarks.startup      start-up after a day's journal of a million spans
-python -m benchmarks.dashboards  what the dashboards' panels take on 8 days of 50 agents
 """
