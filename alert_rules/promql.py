@@ -7,9 +7,15 @@ from collections.abc import Iterable
 SLOW = "15m"
 EVALUATIONS_PER_HOUR = 4
 
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 
 # The buckets that are somebody's limit: see `within_bound`.
 BOUND = "agent_task_type_le:limit:bound"
+
+
+def duration_seconds(duration: str) -> float:
+    """A duration of Prometheus' in seconds: 1h30m is 5400, nothing 0."""
+    return sum(int(n) * _UNIT_SECONDS[unit] for n, unit in re.findall(r"(\d+)(ms|[smhdwy])", duration))
 
 
 def limit(name: str) -> str:

@@ -21,7 +21,7 @@ _TASKS, _BAD = "agent_slo:tasks:increase1h", "agent_slo:tasks_bad:increase1h"
 _RATIO, _BURN, _OBJECTIVE = "agent:slo_bad:ratio", "agent:slo_burn_rate", "agent:slo_objective"
 
 # Multiples of the rate that uses up the budget in 28 days: 2 % of it in 1 h, 5 % in 6 h.
-_IN_1H, _IN_6H = 0.02 * 28 * 24, 0.05 * 28 * 24 / 6
+BURN_IN_1H, BURN_IN_6H = round(0.02 * 28 * 24, 2), round(0.05 * 28 * 24 / 6, 2)
 
 
 def _burns(long: str, short: str, factor: float, left: float, bad: str) -> str:
@@ -132,11 +132,11 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
                 # multiples of the rate that uses up the budget in 28 days
                 max by (agent, slo) (
                   (
-                    {_burns("1h", "5m", _IN_1H, 0.25, held(_BAD))}
+                    {_burns("1h", "5m", BURN_IN_1H, 0.25, held(_BAD))}
                   )
                   or
                   (
-                    {_burns("6h", "30m", _IN_6H, 0.5, hours(_BAD, "6h"))}
+                    {_burns("6h", "30m", BURN_IN_6H, 0.5, hours(_BAD, "6h"))}
                   )
                 )
                 """,

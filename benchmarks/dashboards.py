@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from alert_rules.generate import groups
+from alert_rules.promql import duration_seconds
 from alert_rules.rules import Recording
 from alert_rules.thresholds import load
 from benchmarks import report
@@ -147,7 +148,7 @@ def write(directory: Path, agents: int, days: float, scrape: float) -> None:
     for group in every:
         for rule in group.rules:
             if isinstance(rule, Recording):
-                interval = _seconds(group.interval) if group.interval else None
+                interval = duration_seconds(group.interval) if group.interval else None
                 # `le` of a quantile and the like is no label that results have; agent:limit is for all agents.
                 labels = sorted(known[rule.record] - ({"name"} if rule.record != "agent:limit" else {"task_type"}))
                 fixed: dict[str, Sequence[str]] = {key: (value,) for key, value in rule.labels.items()}
@@ -198,10 +199,6 @@ def _of_family(family: Family, agents: Sequence[str]) -> list[str]:
         return [f"{labels},{pair}" for labels in _labels(rest, agents, {}) for pair in pairs]
     fixed = {"result": contract.SPAN_RESULTS} if family.name == "agent_exporter_spans_total" else {}
     return _labels(family.labels, agents, fixed)
-
-
-def _seconds(duration: str) -> float:
-    return float(duration[:-1]) * {"s": 1, "m": 60, "h": _HOUR}[duration[-1]]
 
 
 # -- what Grafana would ask --------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from alert_rules.promql import duration_seconds
 from alert_rules.rules import Alert, Group, Recording, Site
 from check import expressions, rules
 from check.findings import Finding, listed
@@ -126,7 +127,7 @@ def _targets(server: Server) -> Iterator[Finding]:
     slow = {
         instance: interval
         for instance, target in details.items()
-        if (interval := rules.seconds(target.get("scrapeInterval", ""))) > _SLOWEST_SCRAPE_SECONDS
+        if (interval := duration_seconds(target.get("scrapeInterval", ""))) > _SLOWEST_SCRAPE_SECONDS
     }
     for instance, interval in sorted(slow.items()):
         yield Finding(
@@ -281,7 +282,7 @@ def _retention(server: Server, groups: Sequence[Group]) -> Iterator[Finding]:
         told = server.data("/api/v1/status/runtimeinfo").get("storageRetention", "")
     except NoAnswer:
         told = ""
-    kept = rules.seconds(told.partition(" or ")[0])
+    kept = duration_seconds(told.partition(" or ")[0])
     if not kept:
         # By size alone, or kept elsewhere.
         yield Finding(f"retention: rules look back {needed.days} days; this server tells no time that it keeps data")

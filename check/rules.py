@@ -1,17 +1,16 @@
 """Are the rules that a server has loaded the generated ones, and is their evaluation well?"""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alert_rules.promql import duration_seconds
 from alert_rules.rules import Alert, Group, Recording, Site
 from check.expressions import canonical
 from check.findings import Finding, listed
 
 LOAD_THEM = "load what `agent-oncall generate` writes, with the same options as here (docs/existing-prometheus.md)"
 
-_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -42,11 +41,6 @@ class Rule:
         return [name for name, same in found if not same] + annotations
 
 
-def seconds(duration: str) -> float:
-    """A duration of Prometheus' in seconds: 1h30m is 5400."""
-    return sum(int(n) * _UNIT_SECONDS[unit] for n, unit in re.findall(r"(\d+)(ms|[smhdwy])", duration))
-
-
 def generated(rule: Recording | Alert, site: Site) -> Rule:
     document = rule.document(site)
     return Rule(
@@ -54,8 +48,8 @@ def generated(rule: Recording | Alert, site: Site) -> Rule:
         expr=canonical(document["expr"]),
         labels=document.get("labels", {}),
         annotations=document.get("annotations", {}),
-        wait=seconds(document.get("for", "")),
-        keep_firing=seconds(document.get("keep_firing_for", "")),
+        wait=duration_seconds(document.get("for", "")),
+        keep_firing=duration_seconds(document.get("keep_firing_for", "")),
     )
 
 

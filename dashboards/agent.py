@@ -3,6 +3,7 @@
 from grafanalib import core as gl
 
 from alert_rules.rules import Site
+from alert_rules.slo import BURN_IN_1H, BURN_IN_6H
 from alert_rules.thresholds import Thresholds
 from dashboards import alerts, board, searches
 from dashboards.panels import (
@@ -167,7 +168,7 @@ def _objectives(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 "Burn, 1 h",
                 of(f'agent:slo_burn_rate{{{AGENT},window="1h"}}'),
                 "suffix: ×",
-                above(("orange", 3), ("red", 13.44)),
+                above(("orange", 3), ("red", BURN_IN_1H)),
                 decimals=1,
                 width=85,
             ),
@@ -175,7 +176,7 @@ def _objectives(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 "Burn, 6 h",
                 of(f'agent:slo_burn_rate{{{AGENT},window="6h"}}'),
                 "suffix: ×",
-                above(("orange", 3), ("red", 5.6)),
+                above(("orange", 3), ("red", BURN_IN_6H)),
                 decimals=1,
                 width=85,
             ),
@@ -193,7 +194,7 @@ def _objectives(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             unit="suffix: ×",
             width=6,
             height=6,
-            thresholds=steps(("transparent", None), ("red", 13.44)),
+            thresholds=steps(("transparent", None), ("red", BURN_IN_1H)),
             links=[runbook],
             no_data="No objective is measured yet: it takes an hour of tasks",
         ),

@@ -3,9 +3,11 @@
 from grafanalib import core as gl
 
 from alert_rules.generate import groups
+from alert_rules.promql import duration_seconds
 from alert_rules.rules import Recording, Site
 from alert_rules.thresholds import Thresholds
 from dashboards import alerts, board
+from dashboards.agent import BREAKER
 from dashboards.panels import (
     Column,
     Query,
@@ -27,8 +29,6 @@ UID = "agent-oncall-exporter"
 JOB = f'job="{SCRAPE_JOB}",instance=~"$instance"'
 ANY = 'alertname=~".+"'
 
-_EVERY_SECONDS = {"s": 1, "m": 60, "h": 3600}
-_BREAKER = {0.0: ("closed", "green"), 1.0: ("half-open", "yellow"), 2.0: ("open", "red")}
 _NO_EXPORTER = f"No exporter is scraped: is there a job {SCRAPE_JOB} in Prometheus?"
 _NO_LIBRARY = "No process with the agent_oncall library is scraped"
 
@@ -298,7 +298,7 @@ def _state(site: Site) -> list[gl.Panel]:
             "Breakers",
             "Each agent's circuit breaker: closed lets every task run, half-open a few, open none. Normal is closed.",
             Query("max by (agent) (agent_breaker_state)", "{{agent}}"),
-            states=_BREAKER,
+            states=BREAKER,
             width=9,
             height=6,
             no_data=_NO_LIBRARY,
@@ -388,10 +388,8 @@ def _recording(thresholds: Thresholds) -> dict[str, tuple[str, float]]:
     found: dict[str, tuple[str, float]] = {}
     for group in groups(thresholds):
         records = [rule.record for rule in group.rules if isinstance(rule, Recording)]
-        interval = group.interval or "1m"
-        seconds = float(interval[:-1]) * _EVERY_SECONDS[interval[-1]]
         # A name that another group records as well would tell of that one.
         own = next((record for record in records if record not in {name for name, _ in found.values()}), None)
         if own:
-            found[group.name] = (own, seconds)
+            found[group.name] = (own, duration_seconds(group.interval or "1m"))
     return found

@@ -246,9 +246,6 @@ class Trace:
         """Spans remembered."""
         return len(self.spans) + len(self.seen)
 
-    def saw(self, span_id: bytes) -> bool:
-        return span_id in self.spans or span_id in self.seen
-
     def missing_above(self, event: Event) -> tuple[bytes, bool]:
         """(the id of what is missing above the span, empty if its root is known; whether an agent is above it)."""
         below_agent = False

@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from alert_rules.promql import duration_seconds
 from alert_rules.rules import Alert, Group, Recording, Site
 from stack.past import STEP, Labels, PastPrometheus, Samples, labels_of
 
@@ -26,11 +27,7 @@ def evaluate(
     Each comes after those whose records it reads, at its group's interval, a minute at least. `on_rule` is told how
     many rules of how many are done.
     """
-    waiting = [
-        (rule, max(STEP, _seconds(group.interval) if group.interval else STEP))
-        for group in groups
-        for rule in group.rules
-    ]
+    waiting = [(rule, max(STEP, duration_seconds(group.interval))) for group in groups for rule in group.rules]
     count = len(waiting)
     while waiting:
         on_rule(count - len(waiting), count)
@@ -67,7 +64,7 @@ def _recorded(
 def _alerts(rule: Alert, found: Mapping[Labels, Samples], step: float, end: float) -> Iterator[tuple[Labels, Samples]]:
     """ALERTS and ALERTS_FOR_STATE, by the alert's `for` and `keep_firing_for`."""
     own = rule.document(Site())["labels"]
-    wait, keep = _seconds(rule.wait), _seconds(rule.keep_firing_for)
+    wait, keep = duration_seconds(rule.wait), duration_seconds(rule.keep_firing_for)
     for labels, (times, _) in found.items():
         named = {**dict(labels), **own, "alertname": rule.name}
         named.pop("__name__", None)
@@ -112,8 +109,3 @@ def _ended(samples: Samples, step: float, end: float) -> Samples:
         times.append(times[-1] + step)
         values.append(_STALE)
     return times, values
-
-
-def _seconds(duration: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    return float(duration[:-1]) * units[duration[-1]]
