@@ -141,7 +141,14 @@ async def test_a_request_that_is_no_otlp_gets_400_and_a_status(headers: dict[str
         assert (answer.status, answer.message) == (400, "not an ExportTraceServiceRequest")
 
 
-@pytest.mark.parametrize("body", [b"\x1f\x8b", gzip.compress(b"spans" * 100)[:-4], b"no gzip"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"\x1f\x8b", id="only the magic number"),
+        pytest.param(gzip.compress(b"spans" * 100)[:-4], id="cut short"),
+        pytest.param(b"no gzip", id="no gzip"),
+    ],
+)
 async def test_a_body_that_is_not_what_its_encoding_says_gets_400(body: bytes) -> None:
     async with running(HttpReceiver) as it:
         answer = await send(it.port, body, PROTOBUF | {"Content-Encoding": "gzip"})
