@@ -4,6 +4,7 @@ What it has taken can be queried at once, and given to another Prometheus as a b
 """
 
 import contextlib
+import functools
 import http.client
 import json
 import shutil
@@ -96,20 +97,24 @@ class PastPrometheus:
         found: dict[Labels, tuple[list[float], list[float]]] = {}
         while start <= end:
             until = min(end, start + 2000 * step)
-            for series in self._query(expr, start, until, step):
+            for series in self._query("query_range", {"query": expr, "start": start, "end": until, "step": step}):
                 times, values = found.setdefault(tuple(sorted(series["metric"].items())), ([], []))
                 times += [float(sample[0]) for sample in series["values"]]
                 values += [float(sample[1]) for sample in series["values"]]
             start = until + step
         return dict(found)
 
-    def _query(self, expr: str, start: float, end: float, step: float) -> Sequence[Mapping[str, Any]]:
-        parameters = urllib.parse.urlencode({"query": expr, "start": start, "end": end, "step": step})
+    def instant(self, expr: str, at: float) -> dict[Labels, float]:
+        """The value of each series at the epoch second `at`."""
+        result = self._query("query", {"query": expr, "time": at})
+        return {tuple(sorted(series["metric"].items())): float(series["value"][1]) for series in result}
+
+    def _query(self, path: str, parameters: Mapping[str, str | float]) -> Sequence[Mapping[str, Any]]:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        self._connection.request("POST", "/api/v1/query_range", parameters, headers)
+        self._connection.request("POST", f"/api/v1/{path}", urllib.parse.urlencode(parameters), headers)
         answer = json.loads(self._connection.getresponse().read())
         if answer["status"] != "success":
-            raise RuntimeError(f"{answer['error']} in {expr}")
+            raise RuntimeError(f"{answer['error']} in {parameters['query']}")
         result: Sequence[Mapping[str, Any]] = answer["data"]["result"]
         return result
 
@@ -146,8 +151,15 @@ def _field(number: int, payload: bytes) -> bytes:
 def _encode(labels: Labels, times: Sequence[float], values: Sequence[float]) -> bytes:
     """One TimeSeries of Prometheus' remote write protocol."""
     named = b"".join(_field(1, _field(1, k.encode()) + _field(2, v.encode())) for k, v in labels)
+    pack = struct.Struct("<d").pack
     samples = [
-        b"\x12" + bytes([9 + 1 + len(at)]) + b"\x09" + struct.pack("<d", value) + b"\x10" + at
-        for at, value in zip((_varint(int(t * 1000)) for t in times), values, strict=True)
+        before + pack(value) + after for (before, after), value in zip(_moments(tuple(times)), values, strict=True)
     ]
     return _field(1, named + b"".join(samples))
+
+
+@functools.lru_cache(maxsize=8)  # most series have the times of the one before
+def _moments(times: tuple[float, ...]) -> list[tuple[bytes, bytes]]:
+    """What stands before and after each value in a Sample."""
+    encoded = [_varint(int(t * 1000)) for t in times]
+    return [(b"\x12" + bytes([9 + 1 + len(at)]) + b"\x09", b"\x10" + at) for at in encoded]
