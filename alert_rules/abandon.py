@@ -60,7 +60,8 @@ GROUP = Group(
                     f'sum by (agent) ({_RATIO}{{period="week"}})',
                     limit("abandon_rate"),
                     f'sum by (agent) ({_TASKS}{{period="week"}} >= 200)',
-                    "on (agent)",
+                    on="agent",
+                    expected_on="agent",
                 )
             } > 2
             and on (agent)

@@ -1,54 +1,56 @@
 """A2: requests to an agent fail, more of them than chance and the agent's own habit explain."""
 
 from alert_rules.baseline import OUTCOMES, PRIOR_ERRORS, PRIOR_TASKS
-from alert_rules.promql import held, hours, limit
+from alert_rules.promql import ENDED_TASKS, held, hours, limit, sigmas_above
 from alert_rules.rules import Action, Alert, Group, Recording, Severity
 
 _ERRORS = OUTCOMES + '{outcome="error"}'
+_ENDED, _FAILED, _RATIO = "agent:tasks_ended:increase", "agent:tasks_failed:increase", "agent:error_ratio:rate"
+_UNUSUAL = "agent:error_ratio:unusual"
 
 
-def _ended(window: str) -> tuple[Recording, Recording]:
+def _counted(window: str) -> tuple[Recording, Recording]:
     """Ended tasks, and those of them that failed with an error."""
+    labels = {"window": window}
     return (
+        Recording(_ENDED, f"sum by (agent) (increase({ENDED_TASKS}[{window}])) > 0", labels),
+        Recording(_FAILED, f'sum by (agent) (increase(agent_tasks_total{{outcome="error"}}[{window}]))', labels),
+    )
+
+
+def _ratios(windows: str) -> tuple[Recording, Recording]:
+    """The share of them, and that share where this agent's week does not explain it."""
+    ratio, ended = f'{_RATIO}{{window=~"{windows}"}}', f'{_ENDED}{{window=~"{windows}"}}'
+    usual = f"({held('agent:error_ratio:mean7d')} or agent:seen * {PRIOR_ERRORS / PRIOR_TASKS:g})"
+    return (
+        # The exporter serves all outcomes of a task type from its first task on, so there is a zero to divide.
+        Recording(_RATIO, f'{_FAILED}{{window=~"{windows}"}} / {ended}'),
         Recording(
-            "agent:tasks_ended:increase",
-            f"sum by (agent) (increase(agent_tasks_total[{window}])) > 0",
-            {"window": window},
-        ),
-        Recording(
-            "agent:tasks_failed:increase",
-            f'sum by (agent) (increase(agent_tasks_total{{outcome="error"}}[{window}]))',
-            {"window": window},
+            _UNUSUAL,
+            f"""
+              {ratio}
+            and
+              {sigmas_above(ratio, usual, ended, expected_on="agent")}
+                > on (agent) group_left () {limit("error_sigmas_own")}
+            """,
         ),
     )
 
 
-def _surprise(expected: str) -> str:
-    """Standard deviations by which the errors exceed what the expected rate explains."""
-    return f"""
-      2 * sqrt(agent:tasks_ended:increase) * on (agent, window) (
-          asin(sqrt(agent:error_ratio:rate))
-        - on (agent) group_left ()
-          asin(sqrt({expected}))
-      )
-    """
-
-
 def _too_many(windows: str, over: str, count: str) -> str:
+    unusual = f'{_UNUSUAL}{{window=~"{windows}"}}'
     return f"""
     max by (agent) (
-        agent:error_ratio:rate{{window=~"{windows}"}}
+        {unusual}
       and
-        agent:tasks_failed:increase >= on (agent) group_left () {limit(count)}
-      and on (agent, window)
+        {_FAILED} >= on (agent) group_left () {limit(count)}
+      and
         # over the limit, and not by chance
-        {_surprise(limit(over))} > on (agent) group_left () {limit("error_sigmas_limit")}
-      and on (agent, window)
-        # unlike this agent
-        agent:error_surprise:sigmas > on (agent) group_left () {limit("error_sigmas_own")}
+        {sigmas_above(unusual, limit(over), _ENDED, expected_on="agent")}
+          > on (agent) group_left () {limit("error_sigmas_limit")}
       unless on (agent, window) (
           # six bad hours are past trouble, unless the last one is bad as well
-          agent:error_ratio:rate{{window="6h"}}
+          {_UNUSUAL}{{window="6h"}}
         unless on (agent)
           sum by (agent) ({held(_ERRORS)}) / sum by (agent) ({held(OUTCOMES)})
             > on (agent) {limit(over)}
@@ -60,26 +62,12 @@ def _too_many(windows: str, over: str, count: str) -> str:
 GROUP = Group(
     "agent-errors",
     (
-        *_ended("2m"),
-        *_ended("5m"),
-        *_ended("10m"),
+        *_counted("5m"),
+        *_counted("10m"),
         # For an agent with a few tasks an hour, from the hourly figures: six hours of raw samples are too many.
-        Recording("agent:tasks_ended:increase", f"sum by (agent) ({hours(OUTCOMES, '6h')}) > 0", {"window": "6h"}),
-        Recording("agent:tasks_failed:increase", f"sum by (agent) ({hours(_ERRORS, '6h')})", {"window": "6h"}),
-        Recording(
-            "agent:error_ratio:rate",
-            """
-              # an agent that never failed has no series for it
-              (agent:tasks_failed:increase or agent:tasks_ended:increase * 0)
-            /
-              agent:tasks_ended:increase
-            """,
-        ),
-        # By the arcsine: see `sigmas_above`.
-        Recording(
-            "agent:error_surprise:sigmas",
-            _surprise(f"({held('agent:error_ratio:mean7d')} or agent:seen * {PRIOR_ERRORS / PRIOR_TASKS:g})"),
-        ),
+        Recording(_ENDED, f"sum by (agent) ({hours(OUTCOMES, '6h')}) > 0", {"window": "6h"}),
+        Recording(_FAILED, f"sum by (agent) ({hours(_ERRORS, '6h')})", {"window": "6h"}),
+        *_ratios("5m|10m|6h"),
         Alert(
             name="AgentErrorRateHigh",
             requirement="A2, M13",
@@ -93,6 +81,16 @@ GROUP = Group(
             few) failed with an error: more than chance explains, and more than this agent's last 7 days do.
             """,
         ),
+    ),
+    "2m",
+)
+
+# What acts by itself looks more often.
+CRITICAL = Group(
+    "agent-errors-critical",
+    (
+        *_counted("2m"),
+        *_ratios("2m"),
         Alert(
             name="AgentErrorRateCritical",
             requirement="A2",
@@ -109,4 +107,5 @@ GROUP = Group(
             """,
         ),
     ),
+    "30s",
 )

@@ -39,6 +39,7 @@ def groups(thresholds: Thresholds) -> tuple[Group, ...]:
         baseline.GROUP,
         cost.GROUP,
         errors.GROUP,
+        errors.CRITICAL,
         loops.GROUP,
         provider.GROUP,
         latency.group(thresholds),

@@ -4,14 +4,10 @@
 tasks can be counted. So a limit has to be a bucket's bound. Each task is held against the limit of its own type.
 """
 
-from math import asin, sqrt
-
-from alert_rules.promql import bound_regex, held, judged, limit, within_bound
+from alert_rules.promql import bound_regex, held, judged, limit, sigmas_above, within_bound
 from alert_rules.rules import Alert, Group, Recording, Severity
 from alert_rules.thresholds import Thresholds
 
-# asin(sqrt(share)), as PromQL takes no function of a number
-_ONE_IN_A_HUNDRED, _HALF = (f"{asin(sqrt(share)):.4f}" for share in (0.01, 0.5))
 _DURATION = "agent_task_duration_seconds"
 _LIMITS = {"p99": "latency_p99_seconds", "p50": "latency_p50_seconds"}
 _TIMED, _SLOW, _RATIO = "agent:tasks_timed:increase", "agent:slow_tasks:increase", "agent:slow_tasks:ratio"
@@ -34,6 +30,17 @@ def _slow(record: str, window: str, labels: dict[str, str], timed: str, bounds: 
         """,
         labels,
     )
+
+
+def _above(over: str, expected: str | float) -> str:
+    """Standard deviations by which the slow tasks exceed this share, for each window."""
+    slow = f'sum by (agent, window) ({_RATIO}{{over="{over}"}})'
+    return sigmas_above(slow, expected, _TIMED, "agent, window", "agent")
+
+
+def _usual(over: str) -> str:
+    """The share of slow tasks in this agent's week."""
+    return f'sum by (agent) (clamp_max({_WEEK}{{over="{over}"}}, 1))'
 
 
 def group(thresholds: Thresholds) -> Group:
@@ -83,16 +90,11 @@ def group(thresholds: Thresholds) -> Group:
                     {_SLOW}{{over="p99"}} >= on (agent) group_left () {limit("latency_min_count")}
                   and on (agent, window)
                     # more than one in a hundred, and not by chance
-                    2 * sqrt({_TIMED}) * on (agent, window)
-                      (asin(sqrt(sum by (agent, window) ({_RATIO}{{over="p99"}}))) - {_ONE_IN_A_HUNDRED})
+                    {_above("p99", 0.01)}
                       > on (agent) group_left () {limit("latency_sigmas")}
                   and on (agent, window)
                     # unlike this agent
-                    2 * sqrt({_TIMED}) * on (agent, window) (
-                        asin(sqrt(sum by (agent, window) ({_RATIO}{{over="p99"}})))
-                      - on (agent) group_left ()
-                        asin(sqrt(sum by (agent) (clamp_max({_WEEK}{{over="p99"}}, 1)) or agent:seen * 0.01))
-                    ) > 2
+                    {_above("p99", f"{_usual('p99')} or agent:seen * 0.01")} > 2
                   unless on (agent, window) (
                       # six slow hours are past trouble, unless the last minutes are slow as well
                       {_RATIO}{{window="6h"}}
@@ -120,16 +122,12 @@ def group(thresholds: Thresholds) -> Group:
                     {_TIMED} >= on (agent) group_left () {limit("latency_p50_min_count")}
                   and on (agent, window)
                     # more than half of them, and not by chance
-                    2 * sqrt({_TIMED}) * on (agent, window)
-                      (asin(sqrt(sum by (agent, window) ({_RATIO}{{over="p50"}}))) - {_HALF})
+                    {_above("p50", 0.5)}
                       > on (agent) group_left () {limit("latency_sigmas")}
                   and on (agent, window)
                     # unlike this agent: where tasks of a minute are normal they are no news
-                    2 * sqrt({_TIMED}) * on (agent, window) (
-                        asin(sqrt(sum by (agent, window) ({_RATIO}{{over="p50"}})))
-                      - on (agent) group_left ()
-                        asin(sqrt(clamp_max(sum by (agent) ({_WEEK}{{over="p50"}}), 1)))
-                    ) > on (agent) group_left () {limit("latency_p50_sigmas_own")}
+                    {_above("p50", _usual("p50"))}
+                      > on (agent) group_left () {limit("latency_p50_sigmas_own")}
                   and on (agent)
                     {held("agent:watched:hours7d")} >= 24
                   unless on (agent, window) (

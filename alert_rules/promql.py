@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from math import asin, sqrt
 
 # Groups that say what is normal, and those on slow things, are evaluated this often.
 SLOW = "15m"
 EVALUATIONS_PER_HOUR = 4
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+
+# One for each ended task. (The sum of agent_tasks_total is the same from a dozen times as many series.)
+ENDED_TASKS = "agent_task_iterations_count"
 
 # The buckets that are somebody's limit: see `within_bound`.
 BOUND = "agent_task_type_le:limit:bound"
@@ -53,13 +57,21 @@ def hours(series: str, window: str, offset: str = "") -> str:
     return f"sum_over_time({series}[{window}]{f' offset {offset}' if offset else ''}) / {EVALUATIONS_PER_HOUR}"
 
 
-def sigmas_above(share: str, expected: str, count: str, matching: str = "") -> str:
-    """Standard deviations by which `share` of `count` exceeds `expected`.
+def sigmas_above(share: str, expected: str | float, count: str, on: str = "", expected_on: str = "") -> str:
+    """Standard deviations by which `share` of `count` exceeds `expected`, a number or a vector.
 
-    The arcsine of a proportion's root has the same spread, 1 / (2 * sqrt(n)), at every rate (Anscombe 1948): five in
-    six and five hundred in six thousand are measured alike, where the usual z-score promises too much for few.
+    `on` are the labels that `share` and `count` have in common, if not all, and `expected_on` those that `share` has in
+    common with a coarser `expected`. The arcsine of a proportion's root has the same spread, 1 / (2 * sqrt(n)), at
+    every rate (Anscombe 1948): five in six and five hundred in six thousand are measured alike, where the usual z-score
+    promises too much for few.
     """
-    return f"2 * sqrt({count}) * {matching} (asin(sqrt({share})) - {matching} asin(sqrt({expected})))"
+    with_share = f"on ({on}) " if on else ""
+    if isinstance(expected, float):
+        # PromQL takes no function of a number
+        base = f"- {asin(sqrt(expected)):.4f}"
+    else:
+        base = f"- {f'on ({expected_on}) group_left () ' if expected_on else ''}asin(sqrt({expected}))"
+    return f"2 * sqrt({count}) * {with_share}(asin(sqrt({share})) {base})"
 
 
 def bound_regex(bounds: Iterable[float]) -> str:

@@ -7,7 +7,7 @@ the good tasks that the objective promises.
 """
 
 from alert_rules.baseline import OUTCOMES
-from alert_rules.promql import SLOW, bound_regex, held, hours, judged, latest, limit, within_bound
+from alert_rules.promql import ENDED_TASKS, SLOW, bound_regex, held, hours, judged, latest, limit, within_bound
 from alert_rules.rules import Alert, Group, Recording, Severity
 from alert_rules.thresholds import Thresholds
 
@@ -55,7 +55,7 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
 
     def tasks(slo: str, window: str) -> str:
         if slo == "success":
-            return f"sum by (agent) (increase(agent_tasks_total[{window}]))"
+            return f"sum by (agent) (increase({ENDED_TASKS}[{window}]))"
         return judged(*_HISTOGRAMS[slo], window)
 
     def hourly(slo: str) -> tuple[Recording, Recording]:

@@ -138,7 +138,8 @@ GROUP = Group(
                     limit("success_rate"),
                     "agent:success_ratio:mean7d",
                     f"(sum by (agent) ({hours(OUTCOMES, '7d')}) >= 200)",
-                    "on (agent)",
+                    on="agent",
+                    expected_on="agent",
                 )
             } > 2
             and on (agent)

@@ -109,7 +109,8 @@ class Thresholds:
                 own += _terms(values, {"agent": agent, "task_type": task_type})
         if own:
             rules.append(Recording("agent:limit", _any_of(own)))
-        return Group("agent-limits", tuple(rules))
+        # A new agent waits so long for its limits, and a new limit to be held: every other rule reads them.
+        return Group("agent-limits", tuple(rules), "2m")
 
 
 def _terms(

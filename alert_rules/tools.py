@@ -1,6 +1,6 @@
 """A6, M11: calls of a tool with a required field missing or of the wrong type."""
 
-from alert_rules.promql import limit
+from alert_rules.promql import limit, sigmas_above
 from alert_rules.rules import Alert, Group, Recording, Severity
 
 _CALLS, _INVALID = "agent_tool:tool_calls:increase", "agent_tool:tool_calls_invalid:increase"
@@ -30,8 +30,7 @@ GROUP = Group(
                 {_INVALID} >= on (agent) group_left () {limit("tool_min_count")}
               and
                 # too many, and not by chance
-                2 * sqrt({_CALLS}) * (asin(sqrt({_RATIO}))
-                  - on (agent) group_left () asin(sqrt(1 - {limit("tool_validity")}))) > 2
+                {sigmas_above(_RATIO, f"1 - {limit('tool_validity')}", _CALLS, expected_on="agent")} > 2
               unless on (agent, tool, window) (
                   # a bad day is past trouble, unless the last hour is bad as well
                   {_RATIO}{{window="1d"}}

@@ -1,6 +1,6 @@
 """M6: tokens spent on calls made again and on failed tool calls."""
 
-from alert_rules.promql import SLOW, hours, limit
+from alert_rules.promql import SLOW, hours, limit, sigmas_above
 from alert_rules.rules import Alert, Group, Recording, Severity
 
 _TOKENS = "agent_purpose:tokens:increase1h"
@@ -40,8 +40,7 @@ GROUP = Group(
                 {_CALLS} >= on (agent) group_left () {limit("token_waste_min_count")}
               and
                 # too many, and not by chance; calls differ in size, so half of them count
-                2 * sqrt({_CALLS} / 2) * (asin(sqrt({_RATIO}))
-                  - on (agent) group_left () asin(sqrt({limit("token_waste")}))) > 2
+                {sigmas_above(_RATIO, limit("token_waste"), f"{_CALLS} / 2", expected_on="agent")} > 2
               unless on (agent, window) (
                   {_RATIO}{{window="1d"}}
                 unless on (agent)

@@ -118,6 +118,8 @@ ERRORS_OF_HALF = """
     agent_tasks_started_total{agent="usual",variant="stable"} 0+10x60
     agent_tasks_total{agent="tolerant",task_type="a",variant="stable",outcome="success",reason=""} 0+10x40 405+5x20
     agent_tasks_total{agent="tolerant",task_type="a",variant="stable",outcome="error",reason="tool"} 0x40 5+5x20
+    agent_task_iterations_count{agent="tolerant",task_type="a",variant="stable"} 0+10x60
+    agent_task_iterations_count{agent="usual",task_type="a",variant="stable"} 0+10x60
     agent_tasks_total{agent="usual",task_type="a",variant="stable",outcome="success",reason=""} 0+10x40 405+5x20
     agent_tasks_total{agent="usual",task_type="a",variant="stable",outcome="error",reason="tool"} 0x40 5+5x20
 """
