@@ -1,4 +1,4 @@
-"""SPEC 5: a canary that is proven worse, and agents that do not see what the controller decided."""
+"""SPEC 5, 7: a canary that is proven worse, agents that do not see what was decided, actions that failed."""
 
 from alert_rules.rules import Action, Alert, Group, Severity
 
@@ -46,6 +46,24 @@ GROUP = Group(
             description="""
             For 2 minutes processes have reported different generations of the state file: some of them follow an old
             copy, so a rollback or a breaker is in force in a part of the fleet only.
+            """,
+        ),
+        Alert(
+            name="AgentActionFailed",
+            requirement="SPEC 7",
+            severity=Severity.CHAT,
+            cause="controller",
+            # `failed`, not `action`: by that label an alert asks the controller for something
+            expr="""
+            sum by (failed, why) (
+              label_replace(increase(agent_controller_failures_total[15m]), "failed", "$1", "action", "(.+)")
+            ) > 0
+            """,
+            keep_firing_for="5m",
+            summary="The controller could not do what it should ({{ $labels.failed }}): {{ $labels.why }}",
+            description="""
+            An alert asked for an action, or the controller had work of its own to do, and it failed: nothing was cut,
+            switched or rolled back. Do it by hand; the controller's log says what was wrong.
             """,
         ),
     ),

@@ -1,12 +1,27 @@
 """What the controller serves on /metrics."""
 
+from itertools import product
+from typing import get_args
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from agent_oncall.schema import Breaker, State
+from controller.config import Action
 from controller.prom import FLEET
 from controller.rollouts import Rollout
 from controller.verdict import Verdict
 from exporter.contract import BY_NAME, Kind
+
+_FAILURES = (
+    *product(get_args(Action), ("unknown_agent", "state", "refused", "limit")),
+    ("unknown", "unknown_action"),
+    ("alerts", "bad_body"),
+    ("breaker", "prometheus"),
+    ("verdicts", "metadata"),
+    *product(("watch", "verdicts"), ("state", "fault")),
+    ("annotate", "grafana"),
+)
+"""What can fail, by action and why: served as 0 from the start, as a counter that begins at 1 shows no increase."""
 
 _BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 
@@ -19,6 +34,8 @@ class Metrics:
         self._acted = self._counter("agent_controller_actions_total")
         self._held_back = self._counter("agent_controller_held_back_total")
         self._failed = self._counter("agent_controller_failures_total")
+        for action, why in _FAILURES:
+            self._failed.labels(action, why)
         self._trips = self._counter("agent_breaker_trips_total")
         self._breaker = self._gauge("agent_breaker_state")
         self._generation = self._gauge("agent_state_generation")

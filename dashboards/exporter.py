@@ -385,11 +385,24 @@ def _last(record: str, seconds: float) -> str:
 
 def _recording(thresholds: Thresholds) -> dict[str, tuple[str, float]]:
     """Of each group that records something: a series that tells when, and the seconds between its evaluations."""
+    recorded = [(group, rule) for group in groups(thresholds) for rule in group.rules if isinstance(rule, Recording)]
     found: dict[str, tuple[str, float]] = {}
     for group in groups(thresholds):
-        records = [rule.record for rule in group.rules if isinstance(rule, Recording)]
-        # A name that another group records as well would tell of that one.
-        own = next((record for record in records if record not in {name for name, _ in found.values()}), None)
+        others = [rule for other, rule in recorded if other.name != group.name]
+        recordings = [rule for other, rule in recorded if other.name == group.name]
+        # What another group records as well would tell of that one.
+        own = next((rule for rule in recordings if not any(_may_match(rule, other) for other in others)), None)
         if own:
-            found[group.name] = (own, duration_seconds(group.interval or "1m"))
+            labels = ",".join(f'{label}="{value}"' for label, value in own.labels.items())
+            found[group.name] = (
+                f"{own.record}{{{labels}}}" if labels else own.record,
+                duration_seconds(group.interval or "1m"),
+            )
     return found
+
+
+def _may_match(one: Recording, other: Recording) -> bool:
+    """Whether a selector of the one may find the other's series."""
+    return one.record == other.record and all(
+        other.labels.get(key, value) == value for key, value in one.labels.items()
+    )

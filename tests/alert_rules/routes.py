@@ -20,6 +20,7 @@ SEVERITIES = {
     "AgentExporterSilent": {"P2"},
     "AgentStateUnreadable": {"P2"},
     "AgentGenerationSkew": {"P2"},
+    "AgentActionFailed": {"P2"},
     "AgentRolloutRollback": {"P2"},
     "AgentCostTrendUp": {"P3"},
     "AgentAbandonRateRising": {"P3"},
@@ -53,6 +54,7 @@ WITHOUT_AGENT = {
     "AgentSeriesLimited",
     "AgentStateUnreadable",
     "AgentGenerationSkew",
+    "AgentActionFailed",
     "Watchdog",
 }
 
