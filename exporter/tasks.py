@@ -69,6 +69,8 @@ _MOST_ENDED_PER_TRACE = 200
 # So many spans that began after their trace's root ended are kept for another task; more are nobody's.
 _MOST_LEFT = 1000
 _NEVER = 1 << 64
+# A share of a sum by which it differs when its parts are added in another order.
+_ROUNDING = 1e-9
 _end_ns = attrgetter("end_ns")
 _MOST_TIMERS = 100_000  # before those of forgotten traces are cleared away
 _OF_TRACE = frozenset({"silence", "start", "alone", "grace"})
@@ -587,7 +589,7 @@ class Tasks:
                 self._count_sums(trace, task, unit, told)
             work.iterations = span.iterations or 0
         if told is not None:
-            if told > work.spend:
+            if told - work.spend > _ROUNDING * told:
                 model = span.model or self._limits(task.agent).default_model or UNKNOWN
                 self._ledger.spend(task, model, told - work.spend)
                 work.spend = told

@@ -1,5 +1,6 @@
 """The rules that METRICS' table and its notes lay down, through the exporter's own door."""
 
+import math
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -387,6 +388,16 @@ def test_what_a_task_says_it_cost_beyond_its_calls_is_added_once_and_never_taken
     priced = PRICING.cost("gpt-4o-mini", "", 10_000, 10, 0, 0)
     assert priced is not None
     assert agent.sum("agent_spend_usd_total", "agent", "shop") == pytest.approx(0.5 + priced)
+
+
+def test_a_task_that_says_what_its_calls_cost_in_all_adds_nothing_though_it_rounds_otherwise() -> None:
+    agent = Agent()
+    root = agent.id()
+    agent.call(root, iteration__model="gpt-4o-mini", iteration__input_tokens=10_000)
+    priced = PRICING.cost("gpt-4o-mini", "", 10_000, 10, 0, 0)
+    assert priced is not None
+    agent.task(root, task__cost_usd=math.nextafter(priced, 1))
+    assert agent.sum("agent_spend_usd_total", "model", "unknown") == 0
 
 
 def test_without_a_model_the_agents_own_ended_tasks_tell_what_a_token_costs() -> None:
