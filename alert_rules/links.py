@@ -17,14 +17,22 @@ def traces(search: str, grafana: str) -> str:
 
     `search` is the address of a trace search with `{agent}` in it; "" is Grafana's Explore at the address `grafana`.
     """
-    address = search.replace(AGENT, _FILLED_IN) if search else grafana.rstrip("/") + _explore()
+    explored = explore(grafana, spans_of(AGENT)).replace(quote(AGENT, safe=""), _FILLED_IN)
+    address = search.replace(AGENT, _FILLED_IN) if search else explored
     return "{{ with $labels.agent }}" + address + "{{ end }}"
 
 
-def _explore() -> str:
-    """A TraceQL search for an agent's spans of the last three hours, in Grafana's Tempo."""
-    traceql = f'{{resource.service.name="{AGENT}" || span.oncall.agent="{AGENT}"}}'
+def spans_of(agent: str) -> str:
+    """The TraceQL of an agent's spans."""
+    return f'{{resource.service.name="{agent}" || span.oncall.agent="{agent}"}}'
+
+
+def explore(grafana: str, traceql: str, start: str = "now-3h", end: str = "now") -> str:
+    """The address of a TraceQL search, or of a trace by its id, in Grafana's Tempo.
+
+    `start` and `end` are as Grafana tells time: relative, or milliseconds since the epoch.
+    """
     query = {"refId": "A", "datasource": _TEMPO, "queryType": "traceql", "query": traceql}
-    pane = {"datasource": _TEMPO["uid"], "queries": [query], "range": {"from": "now-3h", "to": "now"}}
+    pane = {"datasource": _TEMPO["uid"], "queries": [query], "range": {"from": start, "to": end}}
     panes = quote(json.dumps({"traces": pane}, separators=(",", ":")), safe="")
-    return f"/explore?schemaVersion=1&orgId=1&panes={panes.replace(quote(AGENT, safe=''), _FILLED_IN)}"
+    return f"{grafana.rstrip('/')}/explore?schemaVersion=1&orgId=1&panes={panes}"

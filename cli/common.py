@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agent_oncall.prompts import PromptError
 from agent_oncall.schema import StateError
 from controller.actions import Refused
+from controller.changes import differences
 from controller.plan import BadPlan
 from controller.store import Entry, Store, StoreError, whoami
 
@@ -33,7 +34,7 @@ def add_command(
     return parser
 
 
-def state_option(parser: argparse.ArgumentParser) -> None:
+def state_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--state",
         type=Path,
@@ -87,37 +88,6 @@ def tell(entry: Entry | None, otherwise: str) -> int:
         print(f"  {line}")
     print(f'take it back: agent-oncall rollback undo {entry.id} --reason "..."')
     return 0
-
-
-def differences(before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[str]:
-    """What changed, a line for each value: `support.config.variants.stable.model: a → b`."""
-    yield from _differences("", before, after)
-
-
-def _differences(key: str, before: object, after: object) -> Iterator[str]:
-    if before == after:
-        return
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for name in {**before, **after}:
-            if key.endswith(".targeting"):
-                continue
-            yield from _differences(f"{key}.{name}".lstrip("."), before.get(name), after.get(name))
-        if key.endswith(".targeting"):
-            yield f"{key}: {_share(before)} → {_share(after)}"
-    elif isinstance(after, Mapping) and before is None:
-        yield f"{key}: new"
-    elif isinstance(before, Mapping) and after is None:
-        yield f"{key}: gone"
-    else:
-        yield f"{key}: {_shown(before)} → {_shown(after)}"
-
-
-def _share(targeting: Mapping[str, Any]) -> str:
-    return f"{targeting['if'][0]['<'][1] / 1000:g} % of users" if targeting else "nobody"
-
-
-def _shown(value: object) -> str:
-    return "-" if value is None else str(value)
 
 
 def store_of(options: argparse.Namespace) -> Store:

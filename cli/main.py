@@ -24,6 +24,7 @@ COMMANDS = (
     Command("demo", "stack", "send the spans of simulated agents"),
     Command("generate", "dashboards", "write dashboards, rules and routing"),
     Command("check", "check", "are an existing Prometheus, Alertmanager, Grafana, agent connected and complete?"),
+    Command("incident", "check", "write what happened: timeline, cost, tasks, tools, actions, traces"),
     Command("breaker", "controller", "open, half-open or close an agent's circuit breaker"),
     Command("rollback", "controller", "an agent back to an earlier prompt or model, to its backup provider, or off"),
     Command("rollout", "controller", "a new version for a growing share of users, judged at each stage"),
@@ -33,7 +34,18 @@ COMMANDS = (
     Command("state", "controller", "the state that agents follow: make, check, show, follow it; the audit log"),
     Command("controller", "controller", "run the controller: acts on alerts, judges rollouts, serves the state"),
 )
-_PACKAGES = ("agent_oncall", "alert_rules", "check", "cli", "controller", "dashboards", "demo", "exporter", "stack")
+_PACKAGES = (
+    "agent_oncall",
+    "alert_rules",
+    "check",
+    "cli",
+    "controller",
+    "dashboards",
+    "demo",
+    "exporter",
+    "incident",
+    "stack",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

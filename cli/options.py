@@ -10,10 +10,15 @@ from alert_rules.rules import Site
 
 def add_rule_options(parser: argparse._ActionsContainer) -> None:
     """The options that decide what the rules say."""
-    site = Site()
     parser.add_argument(
         "--thresholds", type=Path, metavar="FILE", help="YAML: agent → limit → number, over the defaults"
     )
+    add_site_options(parser)
+
+
+def add_site_options(parser: argparse._ActionsContainer) -> None:
+    """Where links lead."""
+    site = Site()
     parser.add_argument(
         "--runbook-url", default=site.runbooks, type=url, metavar="URL", help="where docs/runbooks is served"
     )
@@ -31,7 +36,7 @@ def add_rule_options(parser: argparse._ActionsContainer) -> None:
 
 
 def site(options: argparse.Namespace) -> Site:
-    """The site that `add_rule_options` asked for."""
+    """The site that `add_site_options` asked for."""
     return Site(runbooks=options.runbook_url, grafana=options.grafana_url, traces=options.traces_url)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_oncall.schema import Breaker, Bundle, Enabled, State, StateError, document, loads, parse_bundle
-from cli.common import add_command, agent_option, change_options, differences, fail, state_option, store_of, tell, told
+from cli.common import add_command, agent_option, change_options, fail, state_option, store_of, tell, told
 from controller import actions
+from controller.changes import differences
 from controller.rollouts import Rollout
 from controller.store import Store, StoreError
 
