@@ -26,21 +26,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from agent_oncall import Config, Cut, Runtime
-from alert_rules.generate import prometheus_config
-from alert_rules.routing import Receivers, alertmanager_config
 from controller import actions
 from controller.store import Store
 from demo.scenarios import SUPPORT
-from stack import programs
-from stack.pager import ROUTING_KEY, Pager
+from stack.pager import Pager
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Processes, Program
-from stack.servers import ALERTMANAGER, PROMETHEUS, PROMTOOL, get
 from tests.controller.states import BUNDLE
-from tests.e2e import history
+from tests.e2e import history, servers
 from tests.stack.ports import free_ports
-
-RULES = Path(__file__).parents[2] / "provisioning" / "prometheus" / "rules"
 
 PROCESSES = 20
 STUCK = 200
@@ -160,7 +154,6 @@ class Incident:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def incident(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Incident]:
     data = tmp_path_factory.mktemp("breaker")
-    servers = get([PROMETHEUS, PROMTOOL, ALERTMANAGER])
     grpc, http, metrics, prometheus, alertmanager, controller = free_ports(6)
     async with AsyncExitStack() as stack:
         serving = await Pager().serve(0)
@@ -168,26 +161,18 @@ async def incident(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[In
         ports = Ports(grpc, http, metrics, prometheus, alertmanager, serving.port, controller)
         store = Store(data / "state" / "flags.json")
         names = ("local", "fleet", "launch")
-        configure(data, ports, store, names)
-        _, _, usd_per_second = history.Life(SUPPORT).per_second()
-        per_minute = SUPPORT.tasks_per_minute / 60 / usd_per_second
+        servers.configure(data, ports, controller=True)
+        controlling = control(data, ports, store, names)
+        per_minute = SUPPORT.tasks_per_minute / 60 / history.Life(SUPPORT).usd_per_second()
         ordinary = [replace(SUPPORT, name=name, tasks_per_minute=per_minute) for name in names]
         await asyncio.to_thread(
-            history.write,
-            data / "prometheus" / "tsdb",
-            ordinary,
-            end=time.time(),
-            instance=f"{LOOPBACK}:{metrics}",
-            promtool=servers[PROMTOOL],
+            history.write, servers.tsdb(data), ordinary, end=time.time(), instance=f"{LOOPBACK}:{metrics}"
         )
         processes = Processes(data / "logs")
         stack.push_async_callback(processes.close)
-        await processes.start(programs.exporter(data, ports, None))
-        await processes.start(programs.alertmanager(servers[ALERTMANAGER], data, ports))
-        await processes.start(programs.prometheus(servers[PROMETHEUS], data, ports))
-        health = f"http://{LOOPBACK}:{controller}/healthz"
-        command = [sys.executable, "-m", "cli.main", "controller", "--config", str(data / "controller.yml")]
-        await processes.start(Program("controller", command, ready=health, url=health))
+        for program in (servers.exporter, servers.alertmanager, servers.prometheus):
+            await processes.start(program(data, ports))
+        await processes.start(controlling)
 
         target = f"{LOOPBACK}:{grpc}"
         local, fleet, launch = (agent(name, target, store.path, act=name != "fleet") for name in names)
@@ -210,45 +195,23 @@ async def incident(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[In
         yield Incident(onset, local, fleet, launch, visible, breakers)
 
 
-def configure(data: Path, ports: Ports, store: Store, names: tuple[str, ...]) -> None:
-    """The generated rules, routes and intervals, the shipped settings of the controller but for `act`."""
-    for folder in (data / "prometheus" / "tsdb", data / "alertmanager", data / "secrets", store.path.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+def control(data: Path, ports: Ports, store: Store, names: tuple[str, ...]) -> Program:
+    """The controller with its shipped settings but for `act`, and the state of these agents in its store."""
     store.create(who="test", why="made")
     for name in names:
         version = partial(actions.add_agent, name=name, bundle=replace(BUNDLE, model=MODEL, max_iter=1000))
         store.change(version, action="state init", agent=name, who="test", why="first version")
-    (data / "prometheus" / "prometheus.yml").write_text(
-        prometheus_config(
-            exporters=[f"{LOOPBACK}:{ports.metrics}"],
-            alertmanagers=[f"{LOOPBACK}:{ports.alertmanager}"],
-            rule_files=[f"{RULES}/*.yml"],
-        ),
-        encoding="utf-8",
-    )
-    pager = f"http://{LOOPBACK}:{ports.pager}"
-    secrets = data / "secrets"
-    for name, text in (
-        ("pagerduty_routing_key", ROUTING_KEY),
-        ("slack_api_url", f"{pager}/services/local"),
-        ("controller_token", "a-token-of-the-test"),
-    ):
-        (secrets / name).write_text(text, encoding="utf-8")
-        (secrets / name).chmod(0o600)
-    receivers = Receivers(
-        pagerduty_url=f"{pager}/v2/enqueue",
-        secrets_dir=str(secrets),
-        controller_url=f"http://{LOOPBACK}:{ports.controller}/alerts",
-    )
-    (data / "alertmanager" / "alertmanager.yml").write_text(alertmanager_config(receivers), encoding="utf-8")
     settings = {
         "listen": {"address": f"{LOOPBACK}:{ports.controller}"},
         "state": str(store.path),
-        "token_file": str(secrets / "controller_token"),
+        "token_file": str(servers.token_file(data)),
         "actions": {"breaker": "act"},
         "prometheus": {"url": f"http://{LOOPBACK}:{ports.prometheus}"},
     }
     (data / "controller.yml").write_text(json.dumps(settings), encoding="utf-8")
+    health = f"http://{LOOPBACK}:{ports.controller}/healthz"
+    command = [sys.executable, "-m", "cli.main", "controller", "--config", str(data / "controller.yml")]
+    return Program("controller", command, ready=health, url=health)
 
 
 async def first_loops(ports: Ports, agent: str) -> float:

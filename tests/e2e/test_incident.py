@@ -13,26 +13,19 @@ import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from alert_rules.generate import prometheus_config
-from alert_rules.routing import Receivers, alertmanager_config
 from demo.fleet import Fleet
 from demo.otlp import RawSender
 from demo.play import play
 from demo.scenarios import SUPPORT, Agent, Runaway, Scenario, incident, launch, normal
-from stack import programs
-from stack.pager import ROUTING_KEY, Message, Pager
+from stack.pager import Message, Pager
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Processes
-from stack.servers import ALERTMANAGER, PROMETHEUS, PROMTOOL, get
-from tests.e2e import history
+from tests.e2e import history, servers
 from tests.stack.ports import free_ports
-
-RULES = Path(__file__).parents[2] / "provisioning" / "prometheus" / "rules"
 
 LEAD_IN = 150.0
 """Seconds of ordinary traffic before the episodes: the bare schema's price is learnt from tasks that ended."""
@@ -97,7 +90,6 @@ class Night:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def night(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Night]:
     data = tmp_path_factory.mktemp("night")
-    servers = get([PROMETHEUS, PROMTOOL, ALERTMANAGER])
     grpc, http, metrics, prometheus, alertmanager, dead = free_ports(6)
     async with AsyncExitStack() as stack:
         news = asyncio.Event()
@@ -105,21 +97,16 @@ async def night(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Night
         serving = await pager.serve(0)
         stack.push_async_callback(serving.close)
         ports = Ports(grpc, http, metrics, prometheus, alertmanager, serving.port)
-        configure(data, ports, dead)
+        # A second exporter is known, and dead.
+        servers.configure(data, ports, dead=[dead])
         ordinary = [replace(OUTAGE, error=0.02), INCIDENT, BARE, LAUNCH, ORDINARY]
         await asyncio.to_thread(
-            history.write,
-            data / "prometheus" / "tsdb",
-            ordinary,
-            end=time.time(),
-            instance=f"{LOOPBACK}:{metrics}",
-            promtool=servers[PROMTOOL],
+            history.write, servers.tsdb(data), ordinary, end=time.time(), instance=f"{LOOPBACK}:{metrics}"
         )
         processes = Processes(data / "logs")
         stack.push_async_callback(processes.close)
-        await processes.start(programs.exporter(data, ports, None))
-        await processes.start(programs.alertmanager(servers[ALERTMANAGER], data, ports))
-        await processes.start(programs.prometheus(servers[PROMETHEUS], data, ports))
+        for program in (servers.exporter, servers.alertmanager, servers.prometheus):
+            await processes.start(program(data, ports))
 
         start = time.time()
         stop = threading.Event()
@@ -138,32 +125,6 @@ async def night(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Night
         finally:
             stop.set()
             await asyncio.gather(*playing)
-
-
-def configure(data: Path, ports: Ports, dead: int) -> None:
-    """The generated rules, intervals and routes, with this machine's addresses; a second exporter is known and dead."""
-    folders = [data / "prometheus" / "tsdb", data / "alertmanager"]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    (data / "prometheus" / "prometheus.yml").write_text(
-        prometheus_config(
-            exporters=[f"{LOOPBACK}:{ports.metrics}", f"{LOOPBACK}:{dead}"],
-            alertmanagers=[f"{LOOPBACK}:{ports.alertmanager}"],
-            rule_files=[f"{RULES}/*.yml"],
-        ),
-        encoding="utf-8",
-    )
-    pager = f"http://{LOOPBACK}:{ports.pager}"
-    secrets = data / "secrets"
-    secrets.mkdir()
-    (secrets / "pagerduty_routing_key").write_text(ROUTING_KEY, encoding="utf-8")
-    (secrets / "slack_api_url").write_text(f"{pager}/services/local", encoding="utf-8")
-    (data / "alertmanager" / "alertmanager.yml").write_text(
-        alertmanager_config(
-            Receivers(pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(secrets), controller_url=None)
-        ),
-        encoding="utf-8",
-    )
 
 
 def send(fleet: Fleet, start: float, target: str, stop: threading.Event) -> None:

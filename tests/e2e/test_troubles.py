@@ -6,7 +6,6 @@ nobody sends to. The shipped rules, but for the slow groups, which are evaluated
 
 import asyncio
 import itertools
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,17 +17,17 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from alert_rules.generate import prometheus_config, rule_files
-from alert_rules.routing import Receivers, alertmanager_config
+from alert_rules.generate import rule_files
 from alert_rules.rules import Site
 from alert_rules.thresholds import load
 from demo.otlp import RawSender
 from demo.spans import Span, Value
-from stack import programs
-from stack.pager import ROUTING_KEY, Message, Pager
+from exporter.contract import SCRAPE_JOB
+from stack.pager import Message, Pager
+from stack.past import labels_of
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Processes
-from stack.servers import ALERTMANAGER, PROMETHEUS, PROMTOOL, get
+from tests.e2e import history, servers
 from tests.stack.ports import free_ports
 
 BAR = 480.0
@@ -128,7 +127,6 @@ class Watch:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def watch(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watch]:
     data = tmp_path_factory.mktemp("troubles")
-    servers = get([PROMETHEUS, PROMTOOL, ALERTMANAGER])
     grpc, http, metrics, prometheus, alertmanager = free_ports(5)
     grpc2, http2, metrics2, prometheus2 = free_ports(4)
     async with AsyncExitStack() as stack:
@@ -140,16 +138,13 @@ async def watch(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Watch
         silent = Ports(grpc2, http2, metrics2, prometheus2, alertmanager, serving.port)
         rules = write_rules(data)
         for place, its in (("busy", ports), ("silent", silent)):
-            configure(data / place, its, rules)
-        await asyncio.to_thread(write_yesterday, data / "silent" / "prometheus" / "tsdb", metrics2, servers[PROMTOOL])
+            servers.configure(data / place, its, rules=rules)
+        await asyncio.to_thread(write_yesterday, servers.tsdb(data / "silent"), metrics2)
         processes = Processes(data / "logs")
         stack.push_async_callback(processes.close)
-        await processes.start(programs.alertmanager(servers[ALERTMANAGER], data / "busy", ports))
+        await processes.start(servers.alertmanager(data / "busy", ports))
         for place, its in (("busy", ports), ("silent", silent)):
-            for program in (
-                programs.exporter(data / place, its, None),
-                programs.prometheus(servers[PROMETHEUS], data / place, its),
-            ):
+            for program in (servers.exporter(data / place, its), servers.prometheus(data / place, its)):
                 await processes.start(replace(program, name=f"{place}-{program.name}"))
         stop = threading.Event()
         sending = asyncio.create_task(asyncio.to_thread(send, f"{LOOPBACK}:{grpc}", stop))
@@ -174,39 +169,18 @@ def write_rules(data: Path) -> Path:
     return folder
 
 
-def configure(data: Path, ports: Ports, rules: Path) -> None:
-    for folder in (data / "prometheus" / "tsdb", data / "alertmanager", data / "secrets"):
-        folder.mkdir(parents=True)
-    (data / "prometheus" / "prometheus.yml").write_text(
-        prometheus_config(
-            exporters=[f"{LOOPBACK}:{ports.metrics}"],
-            alertmanagers=[f"{LOOPBACK}:{ports.alertmanager}"],
-            rule_files=[f"{rules}/*.yml"],
-        ),
-        encoding="utf-8",
-    )
-    pager = f"http://{LOOPBACK}:{ports.pager}"
-    (data / "secrets" / "pagerduty_routing_key").write_text(ROUTING_KEY, encoding="utf-8")
-    (data / "secrets" / "slack_api_url").write_text(f"{pager}/services/local", encoding="utf-8")
-    receivers = Receivers(pagerduty_url=f"{pager}/v2/enqueue", secrets_dir=str(data / "secrets"), controller_url=None)
-    (data / "alertmanager" / "alertmanager.yml").write_text(alertmanager_config(receivers), encoding="utf-8")
-
-
-def write_yesterday(tsdb: Path, port: int, promtool: Path) -> None:
+def write_yesterday(tsdb: Path, port: int) -> None:
     """A day of spans that ended 20 minutes ago, for the exporter that nobody sends to any more."""
     now = time.time()
-    text = tsdb.parent / "yesterday.txt"
-    target = f'job="agent-exporter",instance="{LOOPBACK}:{port}"'
-    with text.open("w", encoding="utf-8") as file:
-        for i in range(26 * 60):
-            moment = now - 26 * 3600 + 60 * i
-            if moment < now - 1200:
-                file.write(f'agent_exporter_spans_total{{result="counted",{target}}} {100 * i} {moment:.3f}\n')
-                started = f'agent_tasks_started_total{{agent="gone",variant="stable",{target}}}'
-                file.write(f"{started} {5 * i} {moment:.3f}\n")
-        file.write("# EOF\n")
-    command: list[str | Path] = [promtool, "tsdb", "create-blocks-from", "openmetrics", text, tsdb]
-    subprocess.run(command, capture_output=True, check=True)
+    target = {"job": SCRAPE_JOB, "instance": f"{LOOPBACK}:{port}"}
+    times = [now - 26 * 3600 + 60 * i for i in range(26 * 60 - 20)]
+    spans = labels_of("agent_exporter_spans_total", {"result": "counted", **target})
+    started = labels_of("agent_tasks_started_total", {"agent": "gone", "variant": "stable", **target})
+    with history.past(tsdb) as prometheus:
+        prometheus.write(
+            (labels, (times, [a_minute * i for i in range(len(times))]))
+            for labels, a_minute in ((spans, 100), (started, 5))
+        )
 
 
 def send(target: str, stop: threading.Event) -> None:
