@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent_oncall import Cut, Runtime, Task
@@ -102,22 +103,18 @@ class SupportAgent:
                 return None
 
 
-async def ordinary(agents: list[SupportAgent], a_minute: float, seconds: float) -> None:
+async def ordinary(agents: Sequence[SupportAgent], a_minute: float, seconds: float) -> None:
     """Users come at random, each to one of the agents, for so long; returns when the last has been served."""
     rng = random.Random(f"ordinary {a_minute} {seconds}")
-    requests: set[asyncio.Task[bool]] = set()
-    left, served = seconds, 0
-    while (pause := rng.expovariate(a_minute / 60)) < left:
-        left -= pause
-        await asyncio.sleep(pause)
-        served += 1
-        request = asyncio.create_task(rng.choice(agents).handle(f"user-{rng.randrange(5000)}"))
-        requests.add(request)
-        request.add_done_callback(requests.discard)
-    await asyncio.gather(*requests)
+    left = seconds
+    async with asyncio.TaskGroup() as requests:
+        while (pause := rng.expovariate(a_minute / 60)) < left:
+            left -= pause
+            await asyncio.sleep(pause)
+            requests.create_task(rng.choice(agents).handle(f"user-{rng.randrange(5000)}"))
 
 
-async def storm(agents: list[SupportAgent], seconds: float, *, back_after: float | None = 30.0) -> None:
+async def storm(agents: Sequence[SupportAgent], seconds: float, *, back_after: float | None = 30.0) -> None:
     """The incident's users, all within half a minute, spread over the agents; the shop is broken by who calls this.
 
     Who gets no answer comes back `back_after` seconds later (None for never), to any of the agents, until the time is
