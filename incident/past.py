@@ -11,7 +11,7 @@ from controller.prom import increase
 from incident.window import Window
 
 _COUNTER_POINTS, _COUNTER_STEP = 1000, 15.0
-_STATE_POINTS, _STATE_STEP = 10_000, 5.0
+_STATE_POINTS, _STATE_STEP = 10_000, 1.0
 """Prometheus answers up to 11,000 points."""
 
 Points = list[tuple[float, float]]
@@ -71,8 +71,12 @@ class Past:
         return float(result[0]["value"][1]) if result else None
 
     def states(self, name: str) -> list[Series]:
-        """The series of a state, seen often. Those of no agent at all are among them."""
-        return self._range(f"{name}{{agent=~{or_none(self._agent)}}}", _STATE_POINTS, _STATE_STEP)
+        """The series of a state, seen every `state_step` seconds. Those of no agent at all are among them.
+
+        It is looked at just before the next step, so that what begins in a second is seen in that second.
+        """
+        expr = f"{name}{{agent=~{or_none(self._agent)}}}"
+        return self._range(expr, _STATE_POINTS, _STATE_STEP, self.state_step - 0.001)
 
     def exemplars(self, *names: str) -> list[dict[str, Any]]:
         """The exemplars of these series, as Prometheus' API tells them."""
@@ -96,10 +100,10 @@ class Past:
     def _between(self) -> dict[str, str]:
         return {"start": f"{self._window.since:.3f}", "end": f"{self._window.until:.3f}"}
 
-    def _range(self, expr: str, points: int, least: float) -> list[Series]:
+    def _range(self, expr: str, points: int, least: float, after: float = 0.0) -> list[Series]:
         query = {
             "query": expr,
-            "start": f"{self._window.since:.3f}",
+            "start": f"{self._window.since + after:.3f}",
             "end": f"{self._window.until + 0.001:.3f}",  # the last point must not be lost to rounding
             "step": f"{self._window.step(points, least):.6f}",
         }

@@ -17,10 +17,14 @@ _PAUSE_SECONDS = 300
 
 @dataclass(frozen=True, slots=True, order=True)
 class Event:
-    """What happened at the epoch second `at`, in Markdown."""
+    """What happened at the epoch second `at`, in Markdown. Within a second an alert comes before what it leads to."""
 
-    at: float
+    at: int
+    rank: int
     what: str
+
+
+_ALERT, _CHANGE, _TRIP = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,18 @@ class Episode:
     def events(self) -> Iterator[Event]:
         name = code(self.alert) + (f" ({self.of})" if self.of else "")
         if not self.known:
-            yield Event(self.began, f"{name} {'fires' if self.fired == self.began else 'is pending'} already")
+            yield Event(
+                int(self.began), _ALERT, f"{name} {'fires' if self.fired == self.began else 'is pending'} already"
+            )
         elif self.fired != self.began:
-            yield Event(self.began, f"{name} is pending")
+            yield Event(int(self.began), _ALERT, f"{name} is pending")
         if self.fired is not None and (self.known or self.fired != self.began):
-            yield Event(self.fired, f"**{name} fires**")
+            yield Event(int(self.fired), _ALERT, f"**{name} fires**")
         if self.ended is not None:
             if self.fired is None:
-                yield Event(self.ended, f"{name} is over before it fired")
+                yield Event(int(self.ended), _ALERT, f"{name} is over before it fired")
             else:
-                yield Event(self.ended, f"{name} is over, after {lasted(self.ended - self.fired)}")
+                yield Event(int(self.ended), _ALERT, f"{name} is over, after {lasted(self.ended - self.fired)}")
 
 
 def episodes(alerts: Iterable[Series], window: Window, step: float, known: Collection[str]) -> list[Episode]:
@@ -74,7 +80,7 @@ def episodes(alerts: Iterable[Series], window: Window, step: float, known: Colle
             part = moments[begin : i + 1]
             fired = next((moment for moment in part if by_moment[moment] == "firing"), None)
             lasts = at > window.until - step
-            found.append(Episode(name, of, part[0], part[0] > window.since, fired, None if lasts else at + step))
+            found.append(Episode(name, of, part[0], part[0] > window.since + step, fired, None if lasts else at + step))
             begin = i + 1
     return sorted(found, key=lambda episode: (episode.began, episode.alert, episode.of))
 
@@ -101,11 +107,11 @@ def trips(series: Sequence[Series], since: float) -> Iterator[Event]:
             begin = i + 1
             times = sum(more for _, more in part)
             if why == FLEET:
-                yield Event(part[0][0], "the breaker of all of the agent's processes opened")
+                yield Event(int(part[0][0]), _TRIP, "the breaker of all of the agent's processes opened")
             else:
                 span = at - part[0][0]
                 during = f" within {lasted(span)}" if span else ""
-                yield Event(part[0][0], f"the breaker trips ({code(why)}), {count(times)} times{during}")
+                yield Event(int(part[0][0]), _TRIP, f"the breaker trips ({code(why)}), {count(times)} times{during}")
 
 
 def stages(series: Iterable[Series], window: Window) -> Iterator[Event]:
@@ -115,11 +121,11 @@ def stages(series: Iterable[Series], window: Window) -> Iterator[Event]:
         before: float | None = None
         for at, value in one.points:
             if value != before and not (before is None and at <= window.since):
-                yield Event(at, f"rollout {rollout}: {value:g} % of users on the canary")
+                yield Event(int(at), _CHANGE, f"rollout {rollout}: {value:g} % of users on the canary")
             before = value
 
 
 def changes(entries: Iterable[tuple[float, Entry]]) -> Iterator[Event]:
     """The audit log's lines, with their times."""
     for at, entry in entries:
-        yield Event(at, f"{code(entry.action)} by {plain(entry.who)}: {plain(entry.why)}")
+        yield Event(int(at), _CHANGE, f"{code(entry.action)} by {plain(entry.who)}: {plain(entry.why)}")

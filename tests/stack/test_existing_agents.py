@@ -1,22 +1,14 @@
 """The lines of docs/existing-agents.md, each with its framework from the package index, a made-up LLM, the exporter."""
 
-import json
-import os
-import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from benchmarks.serving import Serving, samples
-
-PAGE = Path(__file__).parents[2] / "docs" / "existing-agents.md"
-BLOCK = re.compile(r"<!-- agent: (.+?) -->\n```python\n(.*?)```", re.DOTALL)
-SDK = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-grpc")
+from tests.frameworks import Message, blocks, command, environ, serving
 
 ASK = {
     "pydantic-ai-slim[openai]": 'Agent("openai-chat:gpt-4o-mini", name="asked").run_sync("Hello")',
@@ -61,37 +53,14 @@ pytestmark = [
 ]
 
 
-def blocks() -> dict[str, str]:
-    return dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
-
-
-class Answering(BaseHTTPRequestHandler):
-    """An LLM that says hello, for 20 tokens in and 5 out."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hello."}}
-        usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
-        whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini-2024-07-18"}
-        body = json.dumps({**whole, "choices": [choice], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None: ...
+def hello(messages: list[Message]) -> Message:
+    return {"role": "assistant", "content": "Hello."}
 
 
 @pytest.fixture
 def llm() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    server.server_close()
+    with serving(hello) as url:
+        yield url
 
 
 @pytest.mark.parametrize("packages", [name for name in blocks() if name != "all"])
@@ -99,20 +68,10 @@ def test_the_lines_make_an_agent_known_to_the_exporter(packages: str, llm: str, 
     wanted = packages.split()
     program = tmp_path / "agent.py"
     program.write_text("\n".join([blocks()["all"], blocks()[packages], ASK[wanted[0]], "provider.shutdown()"]))
-    installed = [word for package in (*wanted, *SDK) for word in ("--with", package)]
-    with Serving() as serving:
+    with Serving() as exporter:
         done = subprocess.run(
-            ["uv", "run", "--no-project", "--quiet", *installed, "python", str(program)],
-            env={
-                **os.environ,
-                "OPENAI_API_KEY": "none",
-                "OPENAI_BASE_URL": llm,
-                "OPENAI_API_BASE": llm,
-                "OPENAI_AGENTS_DISABLE_TRACING": "0",
-                "OTEL_SERVICE_NAME": "asked-agent",
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{serving.addresses['OTLP/gRPC']}",
-                "UV_PYTHON_DOWNLOADS": "never",
-            },
+            command(wanted, program),
+            env=environ("asked-agent", llm, exporter.addresses["OTLP/gRPC"]),
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -120,7 +79,7 @@ def test_the_lines_make_an_agent_known_to_the_exporter(packages: str, llm: str, 
         )
         assert done.returncode == 0, done.stderr[-3000:]
         counted: dict[str, float] = {}
-        for (name, labels), value in samples(serving.page()).items():
+        for (name, labels), value in samples(exporter.page()).items():
             if dict(labels).get("agent") == "asked-agent":
                 counted[name] = counted.get(name, 0) + value
     assert counted["agent_tasks_started_total"] == 1

@@ -1,13 +1,10 @@
 """`agent-oncall up` as a person has it: the command, its output, the servers behind it, and nothing left after it."""
 
-import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,52 +12,9 @@ from typing import Any
 import pytest
 
 from stack import servers
-from stack.ports import Ports
+from tests.stack.up import Up, get
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-
-
-class Up:
-    """A running `agent-oncall up`, on ports of its own."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.offset = next(n for n in random.sample(range(11_000, 48_000, 100), 50) if not Ports().moved(n).taken())
-        self.ports = Ports().moved(self.offset)
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir()
-        self.output = folder / "output.txt"
-        with self.output.open("w") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "up", f"--port-offset={self.offset}", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={**os.environ, "TMPDIR": str(self.temporary)},
-            )
-
-    def said(self) -> str:
-        return self.output.read_text()
-
-    def until(self, text: str) -> None:
-        while text not in self.said():
-            assert self.process.poll() is None, self.said()
-            time.sleep(0.1)
-
-    def ended(self) -> int:
-        return self.process.wait(60)
-
-    def children(self) -> list[int]:
-        """Processes that name one of its ports, the command itself aside."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                command = path.read_bytes()
-            except OSError:
-                continue
-            pid = int(path.parent.name)
-            if f"127.0.0.1:{self.ports.otlp_grpc}".encode() in command or str(self.temporary).encode() in command:
-                found.append(pid)
-        return found
 
 
 @pytest.fixture
@@ -69,11 +23,6 @@ def up(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Up]:
     yield running
     running.process.kill()
     running.process.wait()
-
-
-def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return json.load(answer)
 
 
 @pytest.mark.parametrize("up", [("--break-after", "5")], indirect=True)
