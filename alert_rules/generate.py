@@ -14,6 +14,7 @@ from alert_rules import (
     latency,
     loops,
     provider,
+    quantiles,
     rollout,
     scores,
     slo,
@@ -54,6 +55,7 @@ def groups(thresholds: Thresholds) -> tuple[Group, ...]:
         scores.GROUP,
         *slo.groups(thresholds),
         rollout.GROUP,
+        quantiles.GROUP,
         health.GROUP,
         health.SLOW,
     )

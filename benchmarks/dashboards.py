@@ -2,14 +2,15 @@
 
 Every series of the contract and of the rules is written into a real Prometheus' data folder by promtool, at made-up
 values: what a query costs depends on how many samples it reads, not on what they say. The last 12 hours are as dense as
-`--scrape` says, what is older has a sample in two minutes. Then each panel's queries are sent as Grafana sends them
-(their step, their variables), one after the other, and a panel's time is the sum. The processor's time says what an
-idle machine would take.
+`--scrape` says, what is older has a sample in two minutes. Prometheus merges the blocks, as it does while it runs. Then
+each panel's queries are sent as Grafana sends them (their step, their variables), one after the other, and a panel's
+time is the sum. The processor's time says what an idle machine would take.
 
 The folder is some gigabytes; what is there already is measured again without being written anew.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import math
@@ -152,6 +153,8 @@ def write(directory: Path, agents: int, days: float, scrape: float) -> None:
                 # `le` of a quantile and the like is no label that results have; agent:limit is for all agents.
                 labels = sorted(known[rule.record] - ({"name"} if rule.record != "agent:limit" else {"task_type"}))
                 fixed: dict[str, Sequence[str]] = {key: (value,) for key, value in rule.labels.items()}
+                if bounds := _bounds(rule.expr):
+                    fixed["le"] = bounds
                 if "window" in labels and "window" not in fixed:
                     fixed["window"] = ("5m", "10m", "1h", "6h", "1d")
                 keys = recorded.setdefault(rule.record, (interval, []))[1]
@@ -185,6 +188,12 @@ def write(directory: Path, agents: int, days: float, scrape: float) -> None:
         if index % 6 == 0:
             report.progress(f"{index} of {blocks} blocks of two hours")
     (directory / "end").write_text(f"{end:.0f}\n", encoding="utf-8")
+
+
+def _bounds(expr: str) -> list[str]:
+    """The values of `le` of the histogram whose buckets the expression reads."""
+    read = [family for family in contract.FAMILIES if f"{family.name}_bucket[" in expr]
+    return [*(f"{float(bound)}" for bound in read[0].buckets), "+Inf"] if read else []
 
 
 _TARGET = f'job="{SCRAPE_JOB}",instance="exporter:9464"'
@@ -233,9 +242,10 @@ def _ask(
 ) -> float:
     if "timeFrom" in panel:
         span = float(panel["timeFrom"].removesuffix("d")) * 24 * _HOUR
-    step = max(scrape, math.ceil(span / panel.get("maxDataPoints", _POINTS) / scrape) * scrape)
+    least = duration_seconds(target.get("interval", "")) or scrape
+    step = max(least, math.ceil(span / panel.get("maxDataPoints", _POINTS) / scrape) * scrape)
     filled = {
-        "__rate_interval": f"{max(4 * scrape, step + scrape):g}s",
+        "__rate_interval": f"{max(4 * least, step + least):g}s",
         "__interval": f"{step:g}s",
         "__range": f"{span:g}s",
         "agent": "agent-00" if 'agent="$agent"' in target["expr"] else ".+",
@@ -276,14 +286,27 @@ def _started(directory: Path, port: int) -> subprocess.Popen[bytes]:
     for _ in _waiting():
         if process.poll() is not None:
             raise SystemExit(f"Prometheus ended: see {directory}/prometheus.log")
-        with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=5)) as connection:
-            try:
-                connection.request("GET", "/-/ready")
-                if connection.getresponse().status == 200:
-                    return process
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):
+            if _get(port, "/-/ready"):
+                return process
     raise AssertionError("waits for ever")
+
+
+def _merged(port: int) -> None:
+    """Waits until Prometheus has begun to look for blocks to merge a second time: it is done with the first."""
+    for _ in _waiting():
+        found = re.search(r"^prometheus_tsdb_compactions_triggered_total (\d+)", _get(port, "/metrics"), re.MULTILINE)
+        if found and int(found[1]) > 1:
+            return
+
+
+def _get(port: int, path: str) -> str:
+    """The answer; "" where it is another than 200."""
+    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=60)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return text if answer.status == 200 else ""
 
 
 def _waiting() -> Iterator[None]:
@@ -303,12 +326,16 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=9098)
     parser.add_argument("--shown", type=int, default=15, help="how many of the slowest panels are shown")
     options = parser.parse_args()
-    if not (options.directory / "end").exists():
+    new = not (options.directory / "end").exists()
+    if new:
         options.directory.mkdir(parents=True, exist_ok=True)
         write(options.directory, options.agents, options.days, options.scrape)
     end = float((options.directory / "end").read_text(encoding="utf-8"))
     prometheus = _started(options.directory, options.port)
     try:
+        if new:
+            report.progress("Prometheus merges the blocks: some minutes")
+            _merged(options.port)
         table = report.Table(["range", "seconds", "of the processor", "dashboard", "panel"], "<>><<")
         for hours in (6, 24 * 8):
             url = f"http://{LOOPBACK}:{options.port}"

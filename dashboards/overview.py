@@ -1,7 +1,10 @@
 """The first screen of the person on call: four rows, from "is it burning" to the traces that say why."""
 
+from collections.abc import Mapping
+
 from grafanalib import core as gl
 
+from alert_rules import quantiles
 from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
 from dashboards import alerts, board, searches
@@ -25,6 +28,7 @@ from dashboards.panels import (
     timeseries,
     trace_table,
 )
+from dashboards.promql import RECORDED_STEP, dots, recorded_count, recorded_quantile
 
 UID = "agent-oncall-overview"
 AGENT = 'agent=~"$agent"'
@@ -78,8 +82,8 @@ def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Latency over time",
             "P50 and P99 of the end-to-end time of ended tasks. Tasks of 30 to 60 s are normal; P99 above "
             f"{minutes(thresholds.value('latency_p99_seconds'))} pages. The dots are traces: a click opens one.",
-            Query(_quantile(0.5, "agent_task_duration_seconds", "$__rate_interval"), "P50"),
-            Query(_quantile(0.99, "agent_task_duration_seconds", "$__rate_interval"), "P99", exemplars=True),
+            *_recorded(quantiles.DURATION, {0.5: "P50", 0.99: "P99"}),
+            Query(dots("agent_task_duration_seconds", AGENT), exemplars=True),
             unit="s",
             thresholds=steps(("transparent", None), ("red", thresholds.value("latency_p99_seconds"))),
             overrides=colours({"P50": "blue", "P99": "orange"}),
@@ -176,8 +180,8 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Latency",
             "End-to-end time of the tasks that ended in the last hour. Normal is 30 to 60 s; P99 above "
             f"{minutes(thresholds.value('latency_p99_seconds'))} pages.",
-            Query(_quantile(0.5, "agent_task_duration_seconds", "1h"), "P50", now=True),
-            Query(_quantile(0.99, "agent_task_duration_seconds", "1h"), "P99", now=True),
+            Query(_latency(0.5), "P50", now=True),
+            Query(_latency(0.99), "P99", now=True),
             unit="s",
             width=3,
             decimals=0,
@@ -320,8 +324,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Tasks ended in the time range by how many iterations they took (up to and including the number). Normal "
             "is a hump at the left; a second one at the right is tasks that go round in circles.",
             Query(
-                f"label_replace(sum by (le) (increase(agent_task_iterations_bucket{{{AGENT}}}[$__range])), "
-                '"le", "$1", "le", "(.+)[.]0")',
+                f'label_replace({recorded_count(quantiles.ITERATIONS, AGENT, "le")}, "le", "$1", "le", "(.+)[.]0")',
                 "{{le}}",
                 now=True,
                 buckets=True,
@@ -397,9 +400,9 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Latency per LLM call",
             "P99 of one LLM call, by model, and P50 (dashed). Normal is steady; a step is the provider's, not the "
             "agent's.",
-            Query(_quantile(0.99, "agent_iteration_duration_seconds", "$__rate_interval", "model"), "{{model}}"),
-            Query(_quantile(0.5, "agent_iteration_duration_seconds", "$__rate_interval", "model"), "{{model}} P50"),
+            *_recorded(quantiles.CALL, {0.99: "{{model}}", 0.5: "{{model}} P50"}, "model"),
             unit="s",
+            points=400,
             width=6,
             height=8,
             overrides=[dashed("/ P50$/", legend=False)],
@@ -407,9 +410,9 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Time to first token",
             "P99 of streaming calls, by model, and P50 (dashed). Normal is under 5 s.",
-            Query(_quantile(0.99, "agent_time_to_first_token_seconds", "$__rate_interval", "model"), "{{model}}"),
-            Query(_quantile(0.5, "agent_time_to_first_token_seconds", "$__rate_interval", "model"), "{{model}} P50"),
+            *_recorded(quantiles.FIRST_TOKEN, {0.99: "{{model}}", 0.5: "{{model}} P50"}, "model"),
             unit="s",
+            points=400,
             width=6,
             height=8,
             overrides=[dashed("/ P50$/", legend=False)],
@@ -482,8 +485,8 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Cost of an ended task",
             "P50 and P99 in USD of the tasks that ended; normal is steady. A task that runs away is not in it until "
             "it ends. The dots are traces: a click opens one.",
-            Query(_quantile(0.5, "agent_task_cost_usd", "$__rate_interval"), "P50"),
-            Query(_quantile(0.99, "agent_task_cost_usd", "$__rate_interval"), "P99", exemplars=True),
+            *_recorded(quantiles.COST, {0.5: "P50", 0.99: "P99"}),
+            Query(dots("agent_task_cost_usd", AGENT), exemplars=True),
             unit="currencyUSD",
             width=6,
             overrides=colours({"P50": "blue", "P99": "orange"}),
@@ -536,7 +539,9 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
 
 
 def _traces() -> list[gl.Panel]:
-    ended = f"agent_tasks_total{{{AGENT}%s}}[$__range]"
+    every, quick = (
+        recorded_count(quantiles.DURATION, f'{AGENT},le=~"{bound}"', "agent") for bound in ("[+]Inf", "300|300.0")
+    )
     not_found = "Tempo found no such trace of the chosen agents in this time"
     return [
         table(
@@ -546,16 +551,14 @@ def _traces() -> list[gl.Panel]:
             {"agent": "Agent"},
             Column(
                 "Failed",
-                "sum by (agent) (increase(" + ended % ',outcome!="success"' + "))",
+                recorded_count(quantiles.ENDED, f'{AGENT},outcome!="success"', "agent"),
                 "short",
                 decimals=0,
                 links=searches.failed(ROW_AGENT).links(),
             ),
             Column(
                 f"Over {searches.SLOW_SECONDS / 60:g} min",
-                f"sum by (agent) (increase(agent_task_duration_seconds_count{{{AGENT}}}[$__range]))"
-                " - sum by (agent) (increase("
-                f'agent_task_duration_seconds_bucket{{{AGENT},le=~"300|300.0"}}[$__range]))',
+                f"{every} - {quick}",
                 "short",
                 decimals=0,
                 links=searches.slow(ROW_AGENT).links(),
@@ -605,10 +608,17 @@ def _highest(expr: str, rank: str) -> str:
     return f"{expr} and on (agent) topk(8, max_over_time({rank}[$__range] @ end()))"
 
 
-def _quantile(share: float, histogram: str, window: str, by: str = "") -> str:
-    labels = f"le, {by}" if by else "le"
+def _recorded(histogram: str, named: Mapping[float, str], by: str = "") -> list[Query]:
+    """Its quantiles over time, each with its legend."""
+    return [
+        Query(recorded_quantile(share, histogram, AGENT, by), legend, step=RECORDED_STEP)
+        for share, legend in named.items()
+    ]
+
+
+def _latency(share: float) -> str:
     # Without observations the quantile is NaN, which is no answer.
-    return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket{{{AGENT}}}[{window}]))) >= 0"
+    return f"histogram_quantile({share}, sum by (le) (rate(agent_task_duration_seconds_bucket{{{AGENT}}}[1h]))) >= 0"
 
 
 def _tool_latency(share: float) -> str:

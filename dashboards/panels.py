@@ -15,13 +15,15 @@ Override = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL query: over the time range, or `now` alone. `buckets` takes a classic histogram's `le` apart."""
+    """A PromQL query: over the time range, or `now` alone. `buckets` takes a classic histogram's `le` apart; `step` is
+    the least time between two points ("2m"), where that is more than the data source's interval."""
 
     expr: str
     legend: str = ""
     now: bool = False
     buckets: bool = False
     exemplars: bool = False
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def _targets(queries: Sequence[Query]) -> list[gl.Target]:
             expr=query.expr,
             legendFormat=query.legend,
             instant=query.now,
+            interval=query.step,
             format="heatmap" if query.buckets else "time_series",
         )
         target.exemplar = query.exemplars
@@ -206,6 +209,7 @@ def timeseries(
     stepped: bool = False,
     thresholds: Sequence[Step] = (),
     time_from: str | None = None,
+    points: int | None = None,
     least: float = 0,
     most: float | None = None,
     legend: str = "list",
@@ -214,7 +218,7 @@ def timeseries(
     no_data: str = NO_DATA,
 ) -> gl.TimeSeries:
     """Lines over time, or areas one upon the other; thresholds are drawn as lines. The axis begins at `least`, or lower
-    where the values are."""
+    where the values are. As many points as pixels, unless `points` says how many at most."""
     extra = _defaults(noValue=no_data, max=most)
     if not log:
         extra["fieldConfig"]["defaults"]["custom"] = {"axisSoftMin": least}
@@ -240,6 +244,7 @@ def timeseries(
         thresholdsStyleMode="dashed" if thresholds else "off",
         overrides=list(overrides),
         timeFrom=time_from,
+        maxDataPoints=points or 100,
         links=list(links),
         extraJson=extra,
         gridPos=_size(width, height),

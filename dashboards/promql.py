@@ -1,5 +1,8 @@
 """Pieces of PromQL that several dashboards share."""
 
+from alert_rules import quantiles
+from alert_rules.promql import duration_seconds
+
 
 def happened(counter: str, by: str) -> str:
     """How often something rare was counted in the time range, by labels; nothing where it was not.
@@ -7,3 +10,27 @@ def happened(counter: str, by: str) -> str:
     `increase()` does not see the first event of a series whose zero nobody scraped, and rare events are first ones.
     """
     return f"sum by ({by}) (clamp_min({counter} - ({counter} offset $__range), 0) or {counter}) > 0"
+
+
+RECORDED_STEP = "2m"
+"""The least step of a panel that reads alert_rules.quantiles. Its `$__rate_interval` is then 8 minutes or more, so that
+a figure of five minutes is in it, and what happens now is seen as soon as it is recorded."""
+
+
+def recorded_quantile(share: float, histogram: str, selector: str, by: str = "") -> str:
+    """A quantile over time of a histogram that alert_rules.quantiles records."""
+    labels = f"le, {by}" if by else "le"
+    buckets = f"sum by ({labels}) (avg_over_time({histogram}{{{selector}}}[$__rate_interval]))"
+    # Without observations the quantile is NaN, which is no answer.
+    return f"histogram_quantile({share}, {buckets}) >= 0"
+
+
+def recorded_count(rate: str, selector: str, by: str) -> str:
+    """How many there were in the time range, by the rate of each five minutes that alert_rules.quantiles records."""
+    seconds = duration_seconds(quantiles.INTERVAL)
+    return f"{seconds:g} * sum by ({by}) (sum_over_time({rate}{{{selector}}}[$__range]))"
+
+
+def dots(histogram: str, selector: str) -> str:
+    """No line, but a raw series for Grafana to ask exemplars of: recorded ones have none."""
+    return f"{histogram}_bucket{{{selector}}} @ end() < 0"

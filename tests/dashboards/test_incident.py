@@ -13,7 +13,7 @@ from tests.dashboards.conftest import Incident
 
 pytestmark = pytest.mark.e2e
 
-_FILLED_IN = {"__rate_interval": "4m", "__range": "4h", "agent": "support-agent", "rollout": "support-agent-7"}
+_FILLED_IN = {"__rate_interval": "8m", "__range": "4h", "agent": "support-agent", "rollout": "support-agent-7"}
 
 
 def answer(incident: Incident, target: dict[str, Any], **chosen: str) -> list[dict[str, Any]]:
@@ -79,6 +79,38 @@ def test_the_first_screen_lists_the_page(incident: Incident) -> None:
 
     rows = answer(incident, column(firing, "For"), agent=".+")
     assert "AgentCostAnomaly" in {row["metric"]["alertname"] for row in rows if row["metric"]["severity"] == "P1"}
+
+
+@pytest.mark.parametrize(
+    ("title", "raw"),
+    [
+        ("Latency over time", "agent_task_duration_seconds_bucket"),
+        ("Cost of an ended task", "agent_task_cost_usd_bucket"),
+        ("Latency per LLM call", "agent_iteration_duration_seconds_bucket"),
+    ],
+)
+def test_a_median_of_the_recorded_buckets_is_that_of_the_raw_ones(incident: Incident, title: str, raw: str) -> None:
+    shown = next(target for target in titled("overview", title)["targets"] if "0.5" in target["expr"])
+    expr = f'histogram_quantile(0.5, sum by (le) (rate({raw}{{agent="support-agent"}}[1h])))'
+
+    (drawn,), (asked,) = answer(incident, shown), answer(incident, {"expr": expr, "instant": True})
+    points = [float(value) for _, value in drawn["values"]]
+    assert float(asked["value"][1]) == pytest.approx(sum(points) / len(points), rel=0.1)
+
+
+def test_what_is_recorded_of_the_last_minutes_is_drawn(incident: Incident) -> None:
+    (drawn,) = answer(incident, titled("overview", "Latency over time")["targets"][0])
+
+    assert drawn["values"][-1][0] == incident.end
+
+
+def test_the_tasks_counted_in_the_range_are_those_that_ended_in_it(incident: Incident) -> None:
+    shown = titled("overview", "Iterations per task")["targets"][0]
+    expr = 'sum(increase(agent_task_iterations_count{agent="support-agent"}[4h]))'
+
+    every = max(float(row["value"][1]) for row in answer(incident, shown))
+    (asked,) = answer(incident, {"expr": expr, "instant": True})
+    assert every == pytest.approx(float(asked["value"][1]), rel=0.05)
 
 
 def test_the_alerts_are_marked_in_the_graphs_since_the_incident_began(incident: Incident) -> None:
