@@ -25,7 +25,8 @@ def of_agent(unit: Unit, goal_reached: bool | None) -> Outcome:
         return USER_CANCEL
     if error == MAX_ITERATIONS:
         return TOO_MANY
-    if span.outcome == "abandoned" and not error:
+    # The task's own word goes before the failure of a framework's span inside, through which a breaker's cut goes.
+    if span.outcome == "abandoned" and not span.error:
         # The base schema's own example says max_iter_exceeded whenever the last allowed turn was used, answered or not.
         if span.reason == "max_iterations" and (work.call_final or span.success is True):
             return _goal(span, work, goal_reached)

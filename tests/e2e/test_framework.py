@@ -204,6 +204,7 @@ def test_a_metrics_exemplar_leads_to_the_trace_in_jaeger(told: Told) -> None:
         "**`AgentRunawayLoop` fires**",
         "the breaker of all of the agent's processes opened",
         f"; {STUCK} looped.",
+        f"| ended: abandoned | `max_iterations` | {STUCK} |",
         "| `lookup_order` |",
         f"{AGENT}.breaker.defaultVariant: closed → open",
         "In force now: on, breaker open",

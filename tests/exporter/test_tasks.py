@@ -235,6 +235,13 @@ def test_a_task_over_its_own_deadline_is_abandoned() -> None:
     assert exporter.outcomes() == {("abandoned", "timeout"): 1}
 
 
+def test_a_task_that_a_breaker_cut_is_abandoned_though_the_cut_went_through_the_frameworks_span() -> None:
+    exporter = Exporter()
+    cut = {"task.status": "budget_exceeded", "task.success": False}
+    exporter.send(chat(3, 2), agent(2, 1, error="the breaker is open"), task(1, 0, cut))
+    assert exporter.outcomes() == {("abandoned", "max_iterations"): 1}
+
+
 def test_a_task_that_is_said_to_have_failed_in_its_words_is_an_error() -> None:
     exporter = Exporter()
     exporter.send(iteration(2, 1), task(1, 0, {"task.outcome": "error", "task.reason": "rate_limit"}))
