@@ -14,7 +14,7 @@ from alert_rules import (
     latency,
     loops,
     provider,
-    quantiles,
+    rates,
     rollout,
     scores,
     slo,
@@ -55,7 +55,7 @@ def groups(thresholds: Thresholds) -> tuple[Group, ...]:
         scores.GROUP,
         *slo.groups(thresholds),
         rollout.GROUP,
-        quantiles.GROUP,
+        rates.GROUP,
         health.GROUP,
         health.SLOW,
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from grafanalib import core as gl
 
-from alert_rules import quantiles
+from alert_rules import rates
 from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
 from dashboards import alerts, board, searches
@@ -82,7 +82,7 @@ def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Latency over time",
             "P50 and P99 of the end-to-end time of ended tasks. Tasks of 30 to 60 s are normal; P99 above "
             f"{minutes(thresholds.value('latency_p99_seconds'))} pages. The dots are traces: a click opens one.",
-            *_recorded(quantiles.DURATION, {0.5: "P50", 0.99: "P99"}),
+            *_recorded(rates.DURATION, {0.5: "P50", 0.99: "P99"}),
             Query(dots("agent_task_duration_seconds", AGENT), exemplars=True),
             unit="s",
             thresholds=steps(("transparent", None), ("red", thresholds.value("latency_p99_seconds"))),
@@ -316,15 +316,15 @@ def _shortcuts() -> gl.Text:
 
 def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
     calls = f"agent_tool_calls_total{{{AGENT}}}"
-    called = f"sum by (tool) (increase({calls}[$__range]))"
-    missed = f'sum by (tool) (increase(agent_tool_calls_total{{{AGENT},result!="ok"}}[$__range]))'
+    called = recorded_count(rates.TOOL_CALLS, AGENT, "tool")
+    missed = recorded_count(rates.TOOL_CALLS, f'{AGENT},result!="ok"', "tool")
     return [
         bar_gauge(
             "Iterations per task",
             "Tasks ended in the time range by how many iterations they took (up to and including the number). Normal "
             "is a hump at the left; a second one at the right is tasks that go round in circles.",
             Query(
-                f'label_replace({recorded_count(quantiles.ITERATIONS, AGENT, "le")}, "le", "$1", "le", "(.+)[.]0")',
+                f'label_replace({recorded_count(rates.ITERATIONS, AGENT, "le")}, "le", "$1", "le", "(.+)[.]0")',
                 "{{le}}",
                 now=True,
                 buckets=True,
@@ -400,7 +400,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Latency per LLM call",
             "P99 of one LLM call, by model, and P50 (dashed). Normal is steady; a step is the provider's, not the "
             "agent's.",
-            *_recorded(quantiles.CALL, {0.99: "{{model}}", 0.5: "{{model}} P50"}, "model"),
+            *_recorded(rates.CALL, {0.99: "{{model}}", 0.5: "{{model}} P50"}, "model"),
             unit="s",
             points=400,
             width=6,
@@ -410,7 +410,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Time to first token",
             "P99 of streaming calls, by model, and P50 (dashed). Normal is under 5 s.",
-            *_recorded(quantiles.FIRST_TOKEN, {0.99: "{{model}}", 0.5: "{{model}} P50"}, "model"),
+            *_recorded(rates.FIRST_TOKEN, {0.99: "{{model}}", 0.5: "{{model}} P50"}, "model"),
             unit="s",
             points=400,
             width=6,
@@ -422,8 +422,8 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Refusals",
             "Share of the LLM calls of the last hour that were answered with a refusal, by model. Normal is under 1 %.",
             Query(
-                f"sum by (model) (rate(agent_refusals_total{{{AGENT}}}[1h]))"
-                f" / (sum by (model) (rate(agent_iterations_total{{{AGENT}}}[1h])) > 0)",
+                f"sum by (model) (sum_over_time({rates.REFUSALS}{{{AGENT}}}[1h]))"
+                f" / (sum by (model) (sum_over_time({rates.CALLS}{{{AGENT}}}[1h])) > 0)",
                 "{{model}}",
             ),
             unit="percentunit",
@@ -485,7 +485,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             "Cost of an ended task",
             "P50 and P99 in USD of the tasks that ended; normal is steady. A task that runs away is not in it until "
             "it ends. The dots are traces: a click opens one.",
-            *_recorded(quantiles.COST, {0.5: "P50", 0.99: "P99"}),
+            *_recorded(rates.COST, {0.5: "P50", 0.99: "P99"}),
             Query(dots("agent_task_cost_usd", AGENT), exemplars=True),
             unit="currencyUSD",
             width=6,
@@ -540,7 +540,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
 
 def _traces() -> list[gl.Panel]:
     every, quick = (
-        recorded_count(quantiles.DURATION, f'{AGENT},le=~"{bound}"', "agent") for bound in ("[+]Inf", "300|300.0")
+        recorded_count(rates.DURATION, f'{AGENT},le=~"{bound}"', "agent") for bound in ("[+]Inf", "300|300.0")
     )
     not_found = "Tempo found no such trace of the chosen agents in this time"
     return [
@@ -551,7 +551,7 @@ def _traces() -> list[gl.Panel]:
             {"agent": "Agent"},
             Column(
                 "Failed",
-                recorded_count(quantiles.ENDED, f'{AGENT},outcome!="success"', "agent"),
+                recorded_count(rates.ENDED, f'{AGENT},outcome!="success"', "agent"),
                 "short",
                 decimals=0,
                 links=searches.failed(ROW_AGENT).links(),

@@ -1,6 +1,6 @@
 """Pieces of PromQL that several dashboards share."""
 
-from alert_rules import quantiles
+from alert_rules import rates
 from alert_rules.promql import duration_seconds
 
 
@@ -13,12 +13,12 @@ def happened(counter: str, by: str) -> str:
 
 
 RECORDED_STEP = "2m"
-"""The least step of a panel that reads alert_rules.quantiles. Its `$__rate_interval` is then 8 minutes or more, so that
+"""The least step of a panel that reads alert_rules.rates. Its `$__rate_interval` is then 8 minutes or more, so that
 a figure of five minutes is in it, and what happens now is seen as soon as it is recorded."""
 
 
 def recorded_quantile(share: float, histogram: str, selector: str, by: str = "") -> str:
-    """A quantile over time of a histogram that alert_rules.quantiles records."""
+    """A quantile over time of a histogram that alert_rules.rates records."""
     labels = f"le, {by}" if by else "le"
     buckets = f"sum by ({labels}) (avg_over_time({histogram}{{{selector}}}[$__rate_interval]))"
     # Without observations the quantile is NaN, which is no answer.
@@ -26,8 +26,8 @@ def recorded_quantile(share: float, histogram: str, selector: str, by: str = "")
 
 
 def recorded_count(rate: str, selector: str, by: str) -> str:
-    """How many there were in the time range, by the rate of each five minutes that alert_rules.quantiles records."""
-    seconds = duration_seconds(quantiles.INTERVAL)
+    """How many there were in the time range, by the rate of each five minutes that alert_rules.rates records."""
+    seconds = duration_seconds(rates.INTERVAL)
     return f"{seconds:g} * sum by ({by}) (sum_over_time({rate}{{{selector}}}[$__range]))"
 
 
