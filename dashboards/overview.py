@@ -38,6 +38,7 @@ _EXCESS = f'agent:spend_usd:excess{{{AGENT},window="5m"}}'
 _ERRORS = f'agent:error_ratio:rate{{{AGENT},window="10m"}}'
 _IN_FLIGHT = f"agent_tasks_in_flight{{{AGENT}}}"
 _NO_RULES = "No recorded series: are the rules loaded?"
+_NOT_RECORDED = "Nothing ended in this time, or the rules are not loaded"
 _NO_BASELINE = "No baseline yet: it takes an hour of tasks"
 
 
@@ -88,6 +89,7 @@ def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             thresholds=steps(("transparent", None), ("red", thresholds.value("latency_p99_seconds"))),
             overrides=colours({"P50": "blue", "P99": "orange"}),
             links=[board.runbook("AgentLatencyP99High", site)],
+            no_data=_NOT_RECORDED,
         ),
         timeseries(
             "Error rate by agent",
@@ -406,6 +408,7 @@ def _behaviour(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             width=6,
             height=8,
             overrides=[dashed("/ P50$/", legend=False)],
+            no_data=_NOT_RECORDED,
         ),
         timeseries(
             "Time to first token",
@@ -491,6 +494,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
             width=6,
             overrides=colours({"P50": "blue", "P99": "orange"}),
             links=[board.runbook("AgentCostPerTaskHigh", site)],
+            no_data=_NOT_RECORDED,
         ),
         timeseries(
             "Token waste",
