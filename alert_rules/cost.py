@@ -120,8 +120,8 @@ GROUP = Group(
                     # clearly over the limit: a minute
                     min_over_time(agent:spend_usd:excess{{window="5m"}}[61s]) > 1.3
                   or
-                    # just over the limit: four minutes
-                    min_over_time(agent:spend_usd:excess{{window="5m"}}[241s]) > 1
+                    # about the limit, which is an estimate too: the mean of ten minutes
+                    avg_over_time(agent:spend_usd:excess{{window="5m"}}[301s]) > 0.9
                 )
                 and on (agent)
                   300 * agent:spend_usd:rate{{window="5m"}} > on (agent) {limit("cost_anomaly_fast_usd")}

@@ -38,15 +38,15 @@ def _ratios(windows: str) -> tuple[Recording, Recording]:
 
 
 def _too_many(windows: str, over: str, count: str) -> str:
-    unusual = f'{_UNUSUAL}{{window=~"{windows}"}}'
+    unusual, failed, ended = (f'{name}{{window=~"{windows}"}}' for name in (_UNUSUAL, _FAILED, _ENDED))
     return f"""
     max by (agent) (
         {unusual}
       and
-        {_FAILED} >= on (agent) group_left () {limit(count)}
+        {failed} >= on (agent) group_left () {limit(count)}
       and
         # over the limit, and not by chance
-        {sigmas_above(unusual, limit(over), _ENDED, expected_on="agent")}
+        {sigmas_above(unusual, limit(over), ended, expected_on="agent")}
           > on (agent) group_left () {limit("error_sigmas_limit")}
       unless on (agent, window) (
           # six bad hours are past trouble, unless the last one is bad as well
