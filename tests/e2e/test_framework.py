@@ -154,16 +154,18 @@ def played(folder: Path, state: Path, otlp: str) -> list[str]:
 
 
 def exemplar(up: Up) -> str:
-    """The trace of a task that looped, from the exemplar of the series that counts them; once the trip is seen too."""
+    """The trace of a task that looped, from the exemplar of the series that counts them; once all is scraped."""
     prometheus = f"http://127.0.0.1:{up.ports.prometheus}/api/v1"
-    trips = urllib.parse.quote(f'agent_breaker_trips_total{{agent="{AGENT}",why="fleet"}} > 0')
-    query = urllib.parse.quote(f'agent_tasks_looped_total{{agent="{AGENT}"}}')
+    ended = f'sum(agent_tasks_total{{agent="{AGENT}"}}) == {3 + STUCK}'
+    trip = f'agent_breaker_trips_total{{agent="{AGENT}",why="fleet"}} > 0'
+    all_scraped = urllib.parse.quote(f"{ended} and on () {trip}")
+    looped = urllib.parse.quote(f'agent_tasks_looped_total{{agent="{AGENT}"}}')
     found: list[Any] = []
-    while not (found and get(f"{prometheus}/query?query={trips}")["data"]["result"]):
+    while not (found and get(f"{prometheus}/query?query={all_scraped}&time={int(time.time())}")["data"]["result"]):
         assert up.process.poll() is None, up.said()
         time.sleep(0.5)
         between = f"start={time.time() - 600}&end={time.time()}"
-        found = get(f"{prometheus}/query_exemplars?query={query}&{between}")["data"]
+        found = get(f"{prometheus}/query_exemplars?query={looped}&{between}")["data"]
     return str(found[0]["exemplars"][-1]["labels"]["trace_id"])
 
 
