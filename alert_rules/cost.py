@@ -40,7 +40,7 @@ GROUP = Group(
             "agent:spend_usd:expected",
             f"""
             # what the tasks started of late make normal
-            max by (agent) (agent:tasks_started:rate) * {_USD_PER_TASK}
+            max by (agent) (agent:tasks_started:rate) * on (agent) {_USD_PER_TASK}
             """,
             {"basis": "traffic"},
         ),
@@ -94,7 +94,7 @@ GROUP = Group(
             unless (
               # but what lasts half an hour is a wrong clock, be it one of many, and hides nothing
               min_over_time(agent:lag_seconds:max5m[30m]) > on (agent) {limit("lag_hold_seconds")}
-              and
+              and on (agent)
                 # (half an hour of it, not what there is since an exporter has come back)
                 agent:lag_seconds:max5m offset 30m
             )

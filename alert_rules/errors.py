@@ -21,10 +21,10 @@ def _counted(window: str) -> tuple[Recording, Recording]:
 def _ratios(windows: str) -> tuple[Recording, Recording]:
     """The share of them, and that share where this agent's week does not explain it."""
     ratio, ended = f'{_RATIO}{{window=~"{windows}"}}', f'{_ENDED}{{window=~"{windows}"}}'
-    usual = f"({held('agent:error_ratio:mean7d')} or agent:seen * {PRIOR_ERRORS / PRIOR_TASKS:g})"
+    usual = f"({held('agent:error_ratio:mean7d')} or on (agent) agent:seen * {PRIOR_ERRORS / PRIOR_TASKS:g})"
     return (
         # The exporter serves all outcomes of a task type from its first task on, so there is a zero to divide.
-        Recording(_RATIO, f'{_FAILED}{{window=~"{windows}"}} / {ended}'),
+        Recording(_RATIO, f'clamp_max({_FAILED}{{window=~"{windows}"}} / {ended}, 1)'),
         Recording(
             _UNUSUAL,
             f"""

@@ -94,7 +94,7 @@ def group(thresholds: Thresholds) -> Group:
                       > on (agent) group_left () {limit("latency_sigmas")}
                   and on (agent, window)
                     # unlike this agent
-                    {_above("p99", f"{_usual('p99')} or agent:seen * 0.01")} > 2
+                    {_above("p99", f"{_usual('p99')} or on (agent) agent:seen * 0.01")} > 2
                   unless on (agent, window) (
                       # six slow hours are past trouble, unless the last minutes are slow as well
                       {_RATIO}{{window="6h"}}

@@ -3,7 +3,7 @@
 from alert_rules.promql import held, limit
 from alert_rules.rules import Action, Alert, Group, Recording, Severity
 
-_USUAL = f"4 * ({held('agent:tasks_looping:mean7d')} or agent:seen * 0)"
+_USUAL = f"4 * ({held('agent:tasks_looping:mean7d')} or on (agent) agent:seen * 0)"
 
 GROUP = Group(
     "agent-loops",
@@ -18,7 +18,7 @@ GROUP = Group(
             action=Action.BREAKER,
             expr=f"""
             # tasks
-            agent:tasks_looping
+            max by (agent) (agent:tasks_looping)
             and on (agent) (
                 # so many: at once
                 agent:tasks_looping >= on (agent)
@@ -28,10 +28,11 @@ GROUP = Group(
                 min_over_time(agent:tasks_looping[121s]) >= on (agent)
                   ({limit("looping_tasks")} + on (agent) {_USUAL})
               or
-                # one that has become dear
+                # one that has become dear: the dearest task need not be the one that loops, so more have to loop, and
+                # for a minute, than usually do
                 max by (agent) (agent_task_in_flight_spend_usd_max) >= on (agent) {limit("looping_task_usd")}
                 and on (agent)
-                  agent:tasks_looping > 0
+                  min_over_time(agent:tasks_looping[61s]) > on (agent) {_USUAL}
             )
             unless on (agent)
               agent:backlog

@@ -177,7 +177,7 @@ INHIBIT_RULES: list[dict[str, Any]] = [
         # hangs on their numbers is a consequence. Pages are not: they rest on what was measured before, and end by
         # themselves.
         "source_matchers": ['alertname = "AgentExporterDown"', 'instance = ""'],
-        "target_matchers": ['alertname =~ "Agent.+"', 'severity =~ "P2|P3"', 'agent != ""', 'action = ""'],
+        "target_matchers": [*OURS, 'severity =~ "P2|P3"', 'agent != ""', 'action = ""'],
     },
 ]
 

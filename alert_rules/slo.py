@@ -69,7 +69,7 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
                 clamp_min(
                     sum by (agent) ({_TASKS}{{slo="{slo}"}})
                   - on (agent)
-                    ({good_ones} or agent:seen * 0),
+                    ({good_ones} or on (agent) agent:seen * 0),
                   0
                 )
                 """,
@@ -84,7 +84,7 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
             clamp_min(
                 1
               -
-                ({good(slo, window)} or agent:seen * 0)
+                ({good(slo, window)} or on (agent) agent:seen * 0)
               / on (agent)
                 ({tasks(slo, window)} > 0),
               0
@@ -112,7 +112,7 @@ def groups(thresholds: Thresholds) -> tuple[Group, Group]:
                 "agent:slo_budget_left:ratio28d",
                 f"""
                 # below zero it is overspent
-                1 - sum by (agent, slo) ({_RATIO}{{window="28d"}}) / (1 - {_OBJECTIVE})
+                1 - sum by (agent, slo) ({_RATIO}{{window="28d"}}) / on (agent, slo) (1 - {_OBJECTIVE})
                 """,
             ),
         ),

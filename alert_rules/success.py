@@ -78,10 +78,10 @@ GROUP = Group(
                   sum by (agent, variant, window) (
                     {_WINDOWED}{{outcome="success"}} and on (agent, task_type) {_BASE}
                   )
-                or
+                or on (agent, variant, window)
                   agent_variant:tasks_judged:increase * 0
               )
-            /
+            / on (agent, variant, window)
               agent_variant:tasks_judged:increase
             """,
         ),
@@ -89,15 +89,19 @@ GROUP = Group(
             "agent_variant:success_ratio:expected",
             f"""
               sum by (agent, variant, window) ({_WINDOWED} * on (agent, task_type) group_left () {_BASE})
-            /
+            / on (agent, variant, window)
               agent_variant:tasks_judged:increase
             """,
         ),
         Recording(
             "agent:success_ratio:mean7d",
             f"""
-              (sum by (agent) ({hours(OUTCOMES + '{outcome="success"}', "7d")}) or {held("agent:watched:hours7d")} * 0)
-            /
+              (
+                  sum by (agent) ({hours(OUTCOMES + '{outcome="success"}', "7d")})
+                or on (agent)
+                  {held("agent:watched:hours7d")} * 0
+              )
+            / on (agent)
               (sum by (agent) ({hours(OUTCOMES, "7d")}) > 0)
             """,
         ),
@@ -131,8 +135,8 @@ GROUP = Group(
             severity=Severity.CHAT,
             cause="success",
             expr=f"""
-            agent:success_ratio:mean7d
-            and
+            max by (agent) (agent:success_ratio:mean7d)
+            and on (agent)
               {
                 sigmas_above(
                     limit("success_rate"),
