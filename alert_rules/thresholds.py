@@ -109,8 +109,7 @@ class Thresholds:
                 own += _terms(values, {"agent": agent, "task_type": task_type})
         if own:
             rules.append(Recording("agent:limit", _any_of(own)))
-        # A new agent waits so long for its limits, and a new limit to be held: every other rule reads them.
-        return Group("agent-limits", tuple(rules), "2m")
+        return Group("agent-limits", tuple(rules))
 
 
 def _terms(
