@@ -1,7 +1,6 @@
 """The numbers of the alerts: thresholds.yml read, checked, and turned into the recorded series `agent:limit`."""
 
 import difflib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -120,11 +119,17 @@ def _terms(
     for name, value in values.items():
         limit = explained.get(name) if explained else None
         comment = f"# {limit.requirement}: {limit.means}\n" if limit else ""
-        term = f"vector({value:g})"
+        term = f"vector({_exact(value)})"
         for label, text in {"name": name, **labels}.items():
             term = f'label_replace({term}, "{label}", "{text}", "", "")'
         terms.append(comment + term)
     return terms
+
+
+def _exact(value: float) -> str:
+    """All digits of it, as PromQL reads them: rounded, 0.9999999 would be an objective that leaves no budget."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def _any_of(terms: list[str], at_once: int = 8) -> str:
@@ -136,11 +141,13 @@ def _any_of(terms: list[str], at_once: int = 8) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML would let the last one win in silence."""
+    """Refuses a key that is no name, and one that is there twice: YAML would let the last one win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a list or mapping as a key", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
             seen.add(key.value)
@@ -160,9 +167,9 @@ def load(overrides: Path | None = None) -> Thresholds:
     if overrides is not None:
         try:
             theirs = yaml.load(overrides.read_text(encoding="utf-8"), _Loader)
-        except (OSError, yaml.YAMLError) as error:
+        except Exception as error:  # such as KeyError for `!!bool x`: what a tag cannot hold, PyYAML stumbles over
             raise BadThreshold(f"{overrides}: cannot be read as YAML: {error}") from error
-        their_agents, their_types = _agents(theirs or {}, limits, overrides.name)
+        their_agents, their_types = _agents({} if theirs is None else theirs, limits, overrides.name)
         for agent, values in their_agents.items():
             agents[agent] = {**agents.get(agent, {}), **values}
         for agent, by_type in their_types.items():
@@ -188,21 +195,21 @@ def _agents(
         if agent != EVERY_AGENT and not (isinstance(agent, str) and _LABEL.fullmatch(agent)):
             raise BadThreshold(f'{key}: no agent can have this name; use its label `agent`, or "*" for all')
         if not isinstance(values, dict):
-            raise BadThreshold(f"{key}: must map names of limits to numbers, not {values!r}")
+            raise BadThreshold(f"{key}: must map names of limits to numbers, not {_shown(values)}")
         types = values.get(_TASK_TYPES, {})
         if types and agent == EVERY_AGENT:
             raise BadThreshold(
                 f"{key}.{_TASK_TYPES}: a task type's limit stands under its agent, not under all of them"
             )
         if not isinstance(types, dict):
-            raise BadThreshold(f"{key}.{_TASK_TYPES}: must map task types to limits, not {types!r}")
+            raise BadThreshold(f"{key}.{_TASK_TYPES}: must map task types to limits, not {_shown(types)}")
         found[agent] = _numbers({name: v for name, v in values.items() if name != _TASK_TYPES}, limits, key)
         for task_type, numbers in types.items():
             inner = f"{key}.{_TASK_TYPES}.{task_type}"
             if not (isinstance(task_type, str) and _LABEL.fullmatch(task_type)):
                 raise BadThreshold(f"{inner}: no task type can have this name; use its label `task_type`")
             if not isinstance(numbers, dict):
-                raise BadThreshold(f"{inner}: must map names of limits to numbers, not {numbers!r}")
+                raise BadThreshold(f"{inner}: must map names of limits to numbers, not {_shown(numbers)}")
             allowed = {name: limit for name, limit in limits.items() if limit.by_task_type}
             typed.setdefault(agent, {})[task_type] = _numbers(numbers, allowed, inner)
     return found, typed
@@ -219,6 +226,15 @@ def _numbers(values: dict[Any, Any], limits: Mapping[str, Limit], where: str) ->
 
 
 def _check(key: str, value: Any, unit: str) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not UNITS[unit].allows(value):
-        raise BadThreshold(f"{key}: {value!r} is not {UNITS[unit].says}")
+        raise BadThreshold(f"{key}: {_shown(value)} is not {UNITS[unit].says}")
+
+
+def _shown(value: object) -> str:
+    """The value as it was written, as far as it fits a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"

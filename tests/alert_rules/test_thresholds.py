@@ -44,8 +44,26 @@ def test_an_override_becomes_a_recorded_series_of_its_own(tmp_path: Path) -> Non
     assert own == {"record": "agent:limit", "expr": f'label_replace({named}, "agent", "support-bot", "", "")'}
 
 
-def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
-    assert load(overrides(tmp_path, "")) == load()
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "null", "{}"])
+def test_a_file_that_says_nothing_changes_nothing(tmp_path: Path, text: str) -> None:
+    assert load(overrides(tmp_path, text)) == load()
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("a: {slo_success: 0.9999999}", "0.9999999"),
+        ("a: {hour_budget_usd: 234567.5}", "234567.5"),
+        ("a: {hour_budget_usd: 234567}", "234567"),
+        ("a: {iterations_factor: 2.0}", "2"),
+        ("a: {hour_budget_usd: 1000000}", "1e+06"),
+        ("a: {error_rate: 1.0e-7}", "1e-07"),
+    ],
+)
+def test_a_number_is_recorded_as_it_was_written(tmp_path: Path, text: str, number: str) -> None:
+    *_, own = load(overrides(tmp_path, text)).group().rules
+
+    assert f"vector({number})," in own.expr
 
 
 @pytest.mark.parametrize(
@@ -71,13 +89,38 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("[a, b]", "mine.yml: must map agents to limits"),
         ("a: {error_rate: 0.3", "cannot be read as YAML"),
         ("a: {error_rate: 0.3, error_rate: 0.4}", "error_rate is there twice"),
+        ("? [a, b]\n: {error_rate: 0.3}", "a list or mapping as a key"),
+        ("a: {? {b: c} : 0.3}", "a list or mapping as a key"),
+        ("a: {error_rate: 1" + 400 * "0" + "}", "mine.yml.a.error_rate: 1000000"),
+        ("a: {error_rate: 1" + 5000 * "0" + "}", "cannot be read as YAML"),
+        (
+            "a: {error_rate: 0x" + 5000 * "f" + "}",
+            "mine.yml.a.error_rate: a number of thousands of digits is not a ratio",
+        ),
+        ("a: {error_rate: 2026-99-99}", "cannot be read as YAML"),
+        ("a: {error_rate: !!bool x}", "cannot be read as YAML"),
+        ("a: " + 5000 * "[", "cannot be read as YAML"),
+        ("a: {error_rate: [" + 500 * "1, " + "]}", "... (1500 characters) is not a ratio"),
+        ("false", "mine.yml: must map agents to limits"),
+        ("[]", "mine.yml: must map agents to limits"),
+        ("0", "mine.yml: must map agents to limits"),
+        ('""', "mine.yml: must map agents to limits"),
     ],
+    ids=lambda text: text[:60],
 )
 def test_what_nobody_can_mean_is_refused_with_its_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BadThreshold) as refused:
         load(overrides(tmp_path, text))
 
     assert message in str(refused.value)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "latin.yml"
+    file.write_bytes("a: {error_rate: 0.3}  # für später".encode("latin-1"))
+
+    with pytest.raises(BadThreshold, match=r"latin\.yml: cannot be read as YAML: 'utf-8' codec"):
+        load(file)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
