@@ -20,10 +20,14 @@ def add_site_options(parser: argparse._ActionsContainer) -> None:
     """Where links lead."""
     site = Site()
     parser.add_argument(
-        "--runbook-url", default=site.runbooks, type=url, metavar="URL", help="where docs/runbooks is served"
+        "--runbook-url", default=site.runbooks, type=_base_url, metavar="URL", help="where docs/runbooks is served"
     )
     parser.add_argument(
-        "--grafana-url", default=site.grafana, type=url, metavar="URL", help="Grafana, as the alerts' links name it"
+        "--grafana-url",
+        default=site.grafana,
+        type=_base_url,
+        metavar="URL",
+        help="Grafana, as the alerts' links name it",
     )
     parser.add_argument(
         "--traces-url",
@@ -56,6 +60,13 @@ def url(text: str) -> str:
 def url_or_none(text: str) -> str:
     """A web address, or "" for none."""
     return url(text) if text else ""
+
+
+def _base_url(text: str) -> str:
+    """A web address that links go on from: a path put behind a query or a fragment would be part of it."""
+    if "?" in url(text) or "#" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has a query or a fragment: paths are put behind it, leave them out")
+    return text
 
 
 def _trace_search(text: str) -> str:
