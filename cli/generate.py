@@ -123,7 +123,10 @@ def run(options: argparse.Namespace) -> int:
             return 2
         print("---\n".join(files.values()), end="")
         return 0
-    stale = [name for name, text in files.items() if _read(out / name) != text]
+    try:
+        stale = [name for name, text in files.items() if _read(out / name) != text.encode()]
+    except OSError as error:
+        return _unusable(out, error)
     if options.check:
         for name in stale:
             print(f"stale: {out / name}")
@@ -134,8 +137,7 @@ def run(options: argparse.Namespace) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(files[name], encoding="utf-8")
     except OSError as error:
-        print(f"generate: {error}", file=sys.stderr)
-        return 2
+        return _unusable(out, error)
     print(f"{out}: {len(files)} files, {len(stale)} of them written")
     return 0
 
@@ -219,8 +221,13 @@ def _text(text: str) -> str:
     return text
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> bytes | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _unusable(out: Path, error: OSError) -> int:
+    print(f"generate: --out {out} cannot be used: {error}", file=sys.stderr)
+    return 2

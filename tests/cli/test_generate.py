@@ -205,3 +205,28 @@ def test_a_value_nobody_can_mean_is_refused_with_its_option(
     assert stopped.value.code == 2
     assert f"argument {option}:" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_a_folder_that_is_none_is_refused(check: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--out", "/dev/null", *check]) == 2
+
+    assert "generate: --out /dev/null cannot be used: [Errno 20] Not a directory" in capsys.readouterr().err
+
+
+def test_a_folder_in_a_files_place_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prometheus" / "prometheus.yml").mkdir(parents=True)
+
+    assert main(["generate", "--out", str(tmp_path)]) == 2
+
+    assert str(tmp_path / "prometheus" / "prometheus.yml") in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_text_is_stale(tmp_path: Path) -> None:
+    rules = tmp_path / "prometheus" / "rules" / "agent-cost.yml"
+    rules.parent.mkdir(parents=True)
+    rules.write_bytes(b"\xff")
+
+    assert main(["generate", "--out", str(tmp_path)]) == 0
+
+    assert rules.read_bytes().startswith(b"# ")
