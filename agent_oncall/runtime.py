@@ -188,7 +188,10 @@ class Runtime:
         return max(BREAKER_VALUES[fleet.state], BREAKER_VALUES[self.process.state(self.clock())])
 
     @property
-    def generation(self) -> int:
+    def generation(self) -> int | None:
+        """The generation of the state in force; None where there is no state file to read."""
+        if self._reader.path is None:
+            return None
         return self._reader.current().generation
 
     @property

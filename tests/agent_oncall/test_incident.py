@@ -51,7 +51,7 @@ class Night:
         ]
 
     def say(self, breaker: Breaker) -> None:
-        generation = self.agents[0].runtime.generation + 1
+        generation = (self.agents[0].runtime.generation or 0) + 1
         states.write(self.world.folder / "night.json", State(generation, {"support": Agent(breaker=breaker)}))
 
     def pass_by(self, *then: Callable[[], Awaitable[None]], a_minute: float = 40.0, seconds: float = LEAD_IN) -> None:

@@ -82,6 +82,14 @@ def test_without_a_state_file_to_read_none_is_bad(world: World) -> None:
     assert runtime.state_ok is None
 
 
+def test_without_a_state_file_to_read_there_is_no_generation(world: World) -> None:
+    served = Served()
+    runtime = world.runtime(state=None, meter_provider=served.meters)
+
+    assert 'agent_state_generation{agent="support"}' not in served.series()
+    assert runtime.generation is None
+
+
 def test_several_agents_of_a_process_are_told_apart_and_the_gone_are_gone(world: World) -> None:
     served = Served()
     one = world.runtime(agent="one", meter_provider=served.meters)

@@ -202,7 +202,7 @@ def test_a_half_open_breaker_lets_its_share_of_users_through(world: World) -> No
 
     def through(since: str) -> set[str]:
         half = Breaker("half_open", {"since": since, "share": 10})
-        world.say(states.state(runtime.generation + 1, breaker=half))
+        world.say(states.state((runtime.generation or 0) + 1, breaker=half))
         found = set()
         for i in range(1000):
             try:
