@@ -19,14 +19,18 @@ from controller.store import whoami
 if TYPE_CHECKING:
     from controller.config import Settings
 
+# The controller's own setting by the environment: the same name for who starts it and for who asks it.
+_TOKEN_VARIABLE = "AGENT_ONCALL_CONTROLLER_TOKEN_FILE"
+_TOKEN_FILE = "controller.token"
+
 _EXAMPLE = """\
   openssl rand -hex 32 > controller.token && chmod 600 controller.token
   agent-oncall controller --state state/flags.json --token-file controller.token
       Alertmanager's webhook on http://127.0.0.1:9465/alerts; every action is a dry run
   agent-oncall controller --config controller.yml
       docs/controller.md has every setting; any of them by the environment: AGENT_ONCALL_CONTROLLER_ and its name
-  agent-oncall controller pending --token-file controller.token
-  agent-oncall controller confirm 6f3a12bc --token-file controller.token
+  agent-oncall controller pending
+  agent-oncall controller confirm 6f3a12bc
 """
 
 
@@ -55,7 +59,13 @@ def add(subparsers: Any) -> None:
         if name == "confirm":
             command.add_argument("id", metavar="ID")
         command.add_argument("--url", metavar="URL", default="http://127.0.0.1:9465", help="default: %(default)s")
-        command.add_argument("--token-file", metavar="FILE", type=Path, required=True)
+        command.add_argument(
+            "--token-file",
+            metavar="FILE",
+            # Given before the command's name it holds as well.
+            default=argparse.SUPPRESS,
+            help=f"${_TOKEN_VARIABLE}, else {_TOKEN_FILE}",
+        )
         command.set_defaults(run=_pending if name == "pending" else _confirm)
 
 
@@ -125,8 +135,14 @@ def _ask(what: str, options: argparse.Namespace, content: object) -> Any:
     """The controller's answer, or a text that says why there is none."""
     url = f"{options.url.rstrip('/')}/{what}"
     body = None if content is None else json.dumps(content).encode()
+    file = Path(options.token_file or os.environ.get(_TOKEN_VARIABLE) or _TOKEN_FILE)
     try:
-        token = options.token_file.read_text().split()
+        token = file.read_text().split()
+    except (OSError, ValueError) as error:
+        return (
+            f"{file}: {getattr(error, 'strerror', error)}; name the token's file by --token-file or ${_TOKEN_VARIABLE}"
+        )
+    try:
         request = urllib.request.Request(url, body, {"Authorization": f"Bearer {token[0] if token else ''}"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.loads(answer.read())

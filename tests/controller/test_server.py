@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from agent_oncall.schema import State, loads
+from cli.main import main
 from controller import actions, rollouts
 from controller.config import ACTIONS, Listener, Settings
 from controller.follow import Follower, FollowError
@@ -243,6 +244,52 @@ async def test_an_action_waits_to_be_confirmed(tmp_path: Path) -> None:
         assert (await at.post("/confirm", {"id": "nothing", "who": "bob"}))[0] == 404
         assert (await at.post("/confirm", {"id": waiting["id"], "who": "bob"}))[0] == 200
         assert at.breaker() == "open"
+
+
+async def by_hand(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """What `agent-oncall controller` with these words ends with and prints."""
+    code = await asyncio.to_thread(main, ["controller", *words])
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+async def test_who_is_on_call_confirms_an_action_without_naming_the_token_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENT_ONCALL_CONTROLLER_TOKEN_FILE", str(tmp_path / "writer"))
+    async with site(tmp_path, actions={"breaker": "confirm"}) as at:
+        await at.post("/alerts", body())
+
+        code, text = await by_hand(capsys, "pending", "--url", at.url)
+        assert (code, text.split()[1:]) == (0, ["support", "breaker", "AgentRunawayLoop"])
+        code, _ = await by_hand(capsys, "confirm", text.split()[0], "--url", at.url)
+        assert code == 0
+        assert at.breaker() == "open"
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_token_that_is_named_goes_before_that_of_the_environment(
+    before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENT_ONCALL_CONTROLLER_TOKEN_FILE", str(tmp_path / "reader"))
+    async with site(tmp_path) as at:
+        token = ["--token-file", str(tmp_path / "writer")]
+        words = [*token, "pending"] if before else ["pending", *token]
+
+        assert await by_hand(capsys, *words, "--url", at.url) == (0, "nothing waits\n")
+
+
+def test_a_token_file_that_is_not_there_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AGENT_ONCALL_CONTROLLER_TOKEN_FILE", raising=False)
+
+    assert main(["controller", "pending"]) == 2
+
+    assert (
+        "controller.token: No such file or directory; name the token's file by --token-file" in capsys.readouterr().err
+    )
 
 
 class Judged:
