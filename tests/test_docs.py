@@ -19,10 +19,10 @@ INDENTED = re.compile(r"(?:^ {4}.*\n?)+", re.MULTILINE)
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def commands() -> list[Any]:
-    """Every `agent-oncall` command of every page, in blocks and in the text; of a pipe, its part."""
+def commands(pages: list[Path] = PAGES) -> list[Any]:
+    """Every `agent-oncall` command of these pages, in blocks and in the text; of a pipe, its part."""
     found = []
-    for page in PAGES:
+    for page in pages:
         text = page.read_text(encoding="utf-8")
         blocks = [*FENCED.findall(text), *INDENTED.findall(FENCED.sub("", text))]
         lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]

@@ -1,6 +1,9 @@
-"""Every alert has a runbook, and every runbook says what the person on call needs (commands and links: test_docs)."""
+"""Every alert has a runbook, and every runbook says what the person on call needs (links: test_docs)."""
 
+import argparse
+import importlib
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,9 @@ from alert_rules.generate import alerts, groups
 from alert_rules.rules import Alert
 from alert_rules.thresholds import Limit, load
 from dashboards.generate import dashboard_files
+from tests.alert_rules.test_phases import RECORDED_SELDOM, instant_selectors
 from tests.promql import known_series, result_labels
+from tests.test_docs import commands
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 SECTIONS = [
@@ -51,11 +56,11 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def queries() -> list[Any]:
+    """What a fence holds, as it is pasted."""
     return [
-        pytest.param(line, id=f"{path.stem}: {line}")
+        pytest.param(block, id=f"{path.stem}: {block.strip()}")
         for path in BOOKS
         for block in blocks(read(path), "promql")
-        for line in block.splitlines()
     ]
 
 
@@ -94,13 +99,34 @@ def test_a_runbook_begins_with_the_alerts_name_severity_route_action_and_require
 
 
 @by_book
-def test_a_runbook_has_a_query_that_opens_it(path: Path) -> None:
-    assert blocks(sections(read(path))["First query"], "promql")
+def test_a_runbook_has_queries_that_open_it_each_with_a_sentence_on_what_it_shows(path: Path) -> None:
+    *told, after = re.split(r"^```promql\n.*?^```$", sections(read(path))["First query"], flags=re.M | re.S)
+
+    assert told
+    assert [text for text in told if not text.strip()] == []
+    assert after.strip() == ""
 
 
 @pytest.mark.parametrize("query", queries())
 def test_a_query_reads_only_series_and_labels_that_exist(query: str) -> None:
     result_labels(promql_parser.parse(query), KNOWN)
+
+
+@pytest.mark.parametrize("query", queries())
+def test_a_query_reads_over_a_range_what_is_recorded_seldom(query: str) -> None:
+    """At an instant it finds what the last five minutes hold: of a quarter of an hour, nothing for ten minutes."""
+    assert set(instant_selectors(promql_parser.parse(query))) & RECORDED_SELDOM == set()
+
+
+@pytest.mark.parametrize("command", commands(BOOKS))
+def test_a_command_is_complete(command: str) -> None:
+    """In a block or in the text: at night nobody looks up what it asks for besides."""
+    words = shlex.split(command)[1:]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    importlib.import_module(f"cli.{words[0]}").add(parser.add_subparsers(required=True))
+
+    options = parser.parse_args(words)
+    assert callable(options.run)
 
 
 @by_alert
