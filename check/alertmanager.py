@@ -8,7 +8,9 @@ import yaml
 
 from alert_rules.routing import INHIBIT_RULES
 from alert_rules.rules import Alert, Severity
+from check import notifications
 from check.findings import Finding, listed
+from check.notifications import integrations
 from check.routes import Branch, branches, inhibiting, matchers
 from check.server import NoAnswer, Server
 
@@ -38,6 +40,8 @@ def check(server: Server, alerts: Sequence[Alert], *, acting: bool = True) -> It
         config = yaml.safe_load(status["config"]["original"])
         yield from routes(config, alerts, acting=acting)
         yield from inhibitions(config, alerts)
+        ours = {branch.receiver for alert in alerts for branch in branches(config["route"], labels_of(alert))}
+        yield from notifications.check(server, config["receivers"], ours)
     except (KeyError, ValueError, yaml.YAMLError) as error:
         yield Finding(f"Alertmanager's configuration cannot be read: {error}", "does amtool check-config take it?")
     yield from _heartbeat(server)
@@ -74,7 +78,7 @@ def _wrong(
         serving = [one for one, config in told.items() if _is_called(one, name) or config.get(integration)]
         if not serving:
             yield f"{alert.severity} goes to {shown}, not to {name}", _MERGE
-        elif not any(_integrations(told[one]) for one in serving):
+        elif not any(integrations(told[one]) for one in serving):
             yield f"the receiver {listed(serving)} tells nobody", f"give it {integration}"
         for branch in taken:
             if alert.severity is Severity.PAGE and branch.receiver in serving:
@@ -87,7 +91,7 @@ def _wrong(
                 if branch.muted:
                     yield "pages are silent at some times of the day", "take the time intervals off the route"
     if alert.severity is Severity.DASHBOARD and not alert.action:
-        loud = [one for one, config in told.items() if _integrations(config)]
+        loud = [one for one, config in told.items() if integrations(config)]
         if loud:
             yield f"P3 goes to {listed(loud)}, where it is for the dashboard alone", _MERGE
     if alert.action and acting:
@@ -119,10 +123,6 @@ def _action(
 def _is_called(receiver: str, name: str) -> bool:
     """Whether it is the generated receiver, in a whole configuration or in a fragment."""
     return receiver in (name, f"agent-oncall-{name}")
-
-
-def _integrations(receiver: Mapping[str, Any]) -> list[str]:
-    return [key for key, value in receiver.items() if key.endswith("_configs") and value]
 
 
 def inhibitions(config: Mapping[str, Any], alerts: Sequence[Alert]) -> Iterator[Finding]:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from check.findings import Finding, listed
+from check.samples import samples
 from check.server import NoAnswer, Server
 from exporter.contract import FAMILIES
-
-_SAMPLE = re.compile(r"(\w+)(?:\{([^}]*)\})? (\S+)")
 
 
 def exporter(server: Server) -> Iterator[Finding]:
@@ -41,14 +40,11 @@ def exporter(server: Server) -> Iterator[Finding]:
 
 def _spans(page: str) -> Iterator[Finding]:
     counted, unknown = 0.0, []
-    for line in page.splitlines():
-        if (sample := _SAMPLE.match(line)) is None:
-            continue
-        name, labels, value = sample[1], sample[2] or "", float(sample[3])
-        if name == "agent_exporter_spans_total" and 'result="counted"' in labels:
+    for name, labels, value in samples(page):
+        if name == "agent_exporter_spans_total" and labels.get("result") == "counted":
             counted += value
         elif name == "agent_exporter_unknown_scope_total" and value:
-            unknown.append(labels.partition('scope="')[2].partition('"')[0])
+            unknown.append(labels.get("scope", ""))
     if counted:
         yield Finding(f"spans: {counted:.0f} counted")
     else:

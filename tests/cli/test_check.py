@@ -9,7 +9,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,14 @@ from dashboards.generate import dashboard_files
 from stack import programs
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Processes, Program
-from stack.servers import ALERTMANAGER, PROMETHEUS, get
+from stack.servers import ALERTMANAGER, PROMETHEUS, cache_folder, get
 from tests.stack.ports import free_ports
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Nobody's address: nothing is sent to the outside.
 NOWHERE = Receivers(
-    pagerduty_url="http://127.0.0.1:9/v2/enqueue",
-    secrets_dir="/nowhere",
-    controller_url="http://127.0.0.1:9/alerts",
-    watchdog_url="http://127.0.0.1:9/beat",
+    pagerduty_url="http://127.0.0.1:9/v2/enqueue", secrets_dir="/nowhere", controller_url="http://127.0.0.1:9/alerts"
 )
 UNUSED = ("--without", "library", "--without", "controller")
 
@@ -59,13 +56,14 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ins
     grpc, http, metrics, *ports = free_ports(7)
     right_ports = Ports(grpc, http, metrics, prometheus=ports[0], alertmanager=ports[1])
     wrong_ports = Ports(grpc, http, metrics, prometheus=ports[2], alertmanager=ports[3])
-    configure(right, right_ports)
     misconfigure(wrong, wrong_ports)
     found = get([PROMETHEUS, ALERTMANAGER])
     async with AsyncExitStack() as stack:
         processes, others = Processes(data / "logs"), Processes(data / "wrong-logs")
         stack.push_async_callback(processes.close)
         stack.push_async_callback(others.close)
+        switch = stack.enter_context(answering({"/beat": ""}))
+        configure(right, right_ports, replace(NOWHERE, watchdog_url=f"{switch}/beat"))
         await processes.start(programs.exporter(right, right_ports, None))
         await processes.start(demo(f"{LOOPBACK}:{grpc}"))
         await others.start(programs.alertmanager(found[ALERTMANAGER], wrong, wrong_ports))
@@ -79,7 +77,7 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ins
         yield installation
 
 
-def configure(data: Path, ports: Ports) -> None:
+def configure(data: Path, ports: Ports, receivers: Receivers) -> None:
     """As `agent-oncall generate` does, with intervals that one need not wait for."""
     rules = data / "prometheus" / "rules"
     rules.mkdir(parents=True)
@@ -93,7 +91,7 @@ def configure(data: Path, ports: Ports) -> None:
     )
     (data / "prometheus" / "prometheus.yml").write_text(config, encoding="utf-8")
     (data / "alertmanager").mkdir()
-    (data / "alertmanager" / "alertmanager.yml").write_text(alertmanager_config(NOWHERE), encoding="utf-8")
+    (data / "alertmanager" / "alertmanager.yml").write_text(alertmanager_config(receivers), encoding="utf-8")
 
 
 def misconfigure(data: Path, ports: Ports) -> None:
@@ -206,6 +204,8 @@ async def test_a_complete_installation_is_well(servers: Installation) -> None:
     assert "agents: 3 seen" in text
     assert f"routes: all {len(alerts())} alerts lead where the table says" in text
     assert "heartbeat: Watchdog arrives, and goes to watchdog" in text
+    assert "notifications: " in text
+    assert "none has been sent yet by pagerduty (receiver pagerduty)" in text
     assert "exemplars: stored" in text
     assert text.endswith("all is well\n")
 
@@ -289,6 +289,73 @@ async def test_what_is_wrong_with_an_alertmanager_is_told_with_what_to_do(
     assert " → " in problem
 
 
+@asynccontextmanager
+async def an_alertmanager(data: Path, config: str, *options: str, binary: Path | None = None) -> AsyncIterator[str]:
+    """One of its own with this configuration; its address."""
+    (data / "alertmanager").mkdir()
+    (data / "alertmanager" / "alertmanager.yml").write_text(config, encoding="utf-8")
+    program = programs.alertmanager(
+        binary or get([ALERTMANAGER])[ALERTMANAGER], data, Ports(alertmanager=free_ports(1)[0])
+    )
+    processes = Processes(data / "logs")
+    try:
+        await processes.start(replace(program, command=[*program.command, *options]))
+        yield program.url
+    finally:
+        await processes.close()
+
+
+def post(alertmanager: str, *alerts: dict[str, str]) -> None:
+    """The alerts, by their labels."""
+    body = json.dumps([{"labels": labels} for labels in alerts]).encode()
+    request = urllib.request.Request(f"{alertmanager}/api/v2/alerts", body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=5).close()
+
+
+P1 = {"alertname": "AgentRunawayLoop", "severity": "P1", "cause": "loop", "agent": "a", "action": "breaker"}
+WATCHDOG = {"alertname": "Watchdog", "severity": "none", "cause": "watchdog"}
+
+
+async def failing(alertmanager: str, *wanted: str) -> list[str]:
+    """The problems with notifications, once those that are wanted are among them."""
+    async with asyncio.timeout(60):
+        while True:
+            _, text = await check("--prometheus", "", "--alertmanager", alertmanager)
+            found = problems(text)
+            if all(any(text in line for line in found) for text in wanted):
+                return [line for line in found if "notification" in line]
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("newest", "options"), [(False, ()), (True, ()), (True, ("--enable-feature=receiver-name-in-metrics",))]
+)
+async def test_notifications_that_cannot_leave_are_told_with_their_receiver(
+    newest: bool, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    binary = cache_folder().with_name("servers-new") / "bin" / "alertmanager"
+    if newest and not binary.exists():
+        pytest.skip("tools/servers builds the newest Alertmanager")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    config = alertmanager_config(replace(NOWHERE, secrets_dir=str(secrets)))
+    async with an_alertmanager(tmp_path, config, *options, binary=binary if newest else None) as url:
+        await asyncio.to_thread(post, url, P1)
+
+        found = await failing(url, "by pagerduty (receiver pagerduty)", "by webhook (receiver controller)")
+
+    assert all(" → " in line for line in found)
+
+
+async def test_a_receiver_that_fails_beside_one_that_does_not_is_told(tmp_path: Path) -> None:
+    with answering({"/beat": ""}) as switch:
+        config = alertmanager_config(replace(NOWHERE, watchdog_url=f"{switch}/beat"))
+        async with an_alertmanager(tmp_path, config) as url:
+            await asyncio.to_thread(post, url, P1, WATCHDOG)
+
+            await failing(url, "notifications by webhook (receivers controller, watchdog) have failed")
+
+
 async def test_servers_that_do_not_answer_are_named() -> None:
     nobody = f"http://{LOOPBACK}:{free_ports(1)[0]}"
     servers = ("--prometheus", "--alertmanager", "--grafana", "--exporter", "--controller")
@@ -343,6 +410,10 @@ def answering(pages: dict[str, str], token: str = "") -> Iterator[str]:
             self.send_response(401 if not allowed else 404 if page is None else 200)
             self.end_headers()
             self.wfile.write((page or "").encode() if allowed else b"")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
