@@ -16,7 +16,7 @@ GROUP = Group(
             summary="{{ $labels.agent }}: the canary of {{ $labels.rollout }} is worse than what it is to replace",
             description="""
             The canary's success rate or cost per task is proven worse than the stable variant's at the same time: take
-            the rollout back. `agent-oncall rollout status` says by how much.
+            the rollout back. `agent-oncall rollout status --agent {{ $labels.agent }}` says by how much.
             """,
         ),
         Alert(
