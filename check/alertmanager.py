@@ -17,14 +17,17 @@ from check.server import NoAnswer, Server
 OLDEST = (0, 25)
 
 _AGENT = "any-agent"
+_LONGEST_WAIT_SECONDS = 60
 _MERGE = "merge what `agent-oncall generate --format alertmanager-fragment` writes (docs/existing-alertmanager.md)"
 
 # Who is to be told: severity → the receiver's name in what is generated, and the integration that makes another serve.
 _WANTED = {Severity.PAGE: ("pagerduty", "pagerduty_configs"), Severity.CHAT: ("slack", "slack_configs")}
 
 
-def check(server: Server, alerts: Sequence[Alert], *, acting: bool = True) -> Iterator[Finding]:
-    """Everything about this Alertmanager. Unless `acting`, no controller is in use."""
+def check(
+    server: Server, alerts: Sequence[Alert], *, agents: Sequence[str] = (), acting: bool = True
+) -> Iterator[Finding]:
+    """Everything about this Alertmanager. `agents` are those seen; unless `acting`, no controller is in use."""
     try:
         status = server.json("/api/v2/status")
     except NoAnswer as error:
@@ -38,9 +41,10 @@ def check(server: Server, alerts: Sequence[Alert], *, acting: bool = True) -> It
         yield Finding(f"Alertmanager {version} answers at {server.url}")
     try:
         config = yaml.safe_load(status["config"]["original"])
-        yield from routes(config, alerts, acting=acting)
+        yield from routes(config, alerts, agents=agents, acting=acting)
         yield from inhibitions(config, alerts)
-        ours = {branch.receiver for alert in alerts for branch in branches(config["route"], labels_of(alert))}
+        labels = [labels_of(alert, agent) for agent in (_AGENT, *agents) for alert in alerts]
+        ours = {branch.receiver for one in labels for branch in branches(config["route"], one)}
         yield from notifications.check(server, config["receivers"], ours)
     except (KeyError, ValueError, yaml.YAMLError) as error:
         yield Finding(f"Alertmanager's configuration cannot be read: {error}", "does amtool check-config take it?")
@@ -53,18 +57,31 @@ def labels_of(alert: Alert, agent: str = _AGENT) -> dict[str, str]:
     return {**found, "action": str(alert.action)} if alert.action else found
 
 
-def routes(config: Mapping[str, Any], alerts: Sequence[Alert], *, acting: bool = True) -> Iterator[Finding]:
-    """Evaluates the routes for every alert, and compares with the table."""
+def routes(
+    config: Mapping[str, Any], alerts: Sequence[Alert], *, agents: Sequence[str] = (), acting: bool = True
+) -> Iterator[Finding]:
+    """Evaluates the routes for every alert of a made-up agent and of those seen, and compares with the table."""
     receivers = {receiver["name"]: receiver for receiver in config["receivers"]}
-    wrong: dict[tuple[str, str], list[str]] = {}
-    for alert in alerts:
-        taken = branches(config["route"], labels_of(alert))
-        for what, todo in _wrong(alert, taken, receivers, acting):
-            wrong.setdefault((what, todo), []).append(alert.name)
+    wrong: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for agent in (_AGENT, *agents):
+        for alert in alerts:
+            taken = branches(config["route"], labels_of(alert, agent))
+            for what, todo in _wrong(alert, taken, receivers, acting):
+                wrong.setdefault((what, todo), {}).setdefault(agent, []).append(alert.name)
     for (what, todo), names in wrong.items():
-        yield Finding(f"{listed(names)}: {what}", todo)
+        # What is wrong for every agent is told once.
+        common = names.pop(_AGENT, [])
+        if common:
+            yield Finding(f"{listed(common)}: {what}", todo)
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for agent, found in names.items():
+            if only := tuple(name for name in found if name not in common):
+                alike.setdefault(only, []).append(agent)
+        for only, affected in alike.items():
+            yield Finding(f"{listed(only)} of {listed(affected)}: {what}", todo)
     if not wrong:
-        yield Finding(f"routes: all {len(alerts)} alerts lead where the table says")
+        of = f", of {len(agents)} agents seen as of any other" if agents else ""
+        yield Finding(f"routes: all {len(alerts)} alerts lead where the table says{of}")
 
 
 def _wrong(

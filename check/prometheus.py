@@ -150,7 +150,7 @@ def _active_targets(server: Server) -> dict[str, dict[str, Any]]:
 def _series(server: Server, groups: Sequence[Group], without: Collection[str], now: float) -> Iterator[Finding]:
     """Every series that a rule reads is there, with the contract's labels, or it is told why it is not."""
     readers = _readers(groups)
-    lately = {"start": f"{now - 3600:.0f}", "end": f"{now:.0f}"}
+    lately = _lately(now)
     match = [("match[]", '{__name__=~"agent_.+"}'), *lately.items()]
     there = set(server.data("/api/v1/label/__name__/values", match))
     read = [name for name in readers if name in _SAMPLES]
@@ -160,13 +160,23 @@ def _series(server: Server, groups: Sequence[Group], without: Collection[str], n
             "let an agent send its spans by OTLP to the exporter, 4317 (gRPC) or 4318 (HTTP)",
         )
     else:
-        agents = [s["metric"]["agent"] for s in _query(server, "group by (agent) (agent_tasks_started_total)")]
-        yield Finding(f"agents: {len(agents)} seen, {listed(sorted(agents))}")
+        seen = agents(server, now)
+        yield Finding(f"agents: {len(seen)} seen, {listed(seen)}")
     yield from _missing(server, [name for name in read if name not in there], readers, without)
     present = [name for name in read if name in there]
     yield from _labels(server, present, lately)
     if present:
         yield Finding(f"series: {len(present)} of {len(read)} that the rules read are there")
+
+
+def agents(server: Server, now: float) -> list[str]:
+    """The agents of the last hour, by name. `now` is in epoch seconds. Raises NoAnswer."""
+    query = [("match[]", "agent_tasks_started_total"), *_lately(now).items()]
+    return sorted(server.data("/api/v1/label/agent/values", query))
+
+
+def _lately(now: float) -> dict[str, str]:
+    return {"start": f"{now - 3600:.0f}", "end": f"{now:.0f}"}
 
 
 def _readers(groups: Sequence[Group]) -> dict[str, set[str]]:

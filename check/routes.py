@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 Labels = Mapping[str, str]
@@ -48,7 +49,9 @@ def matchers(config: Mapping[str, Any], prefix: str = "") -> list[Matcher]:
     return found
 
 
-def _parse(text: str) -> Iterator[Matcher]:
+@cache
+def _parse(text: str) -> tuple[Matcher, ...]:
+    found = []
     rest = text.strip().removeprefix("{").removesuffix("}").strip()
     while rest:
         parts = _MATCHER.match(rest)
@@ -56,8 +59,9 @@ def _parse(text: str) -> Iterator[Matcher]:
             raise ValueError(f"cannot read the matcher {text!r}")
         quoted, plain, operator, value = parts.groups()
         name = json.loads(f'"{quoted}"') if quoted is not None else plain
-        yield Matcher(name, operator, json.loads(value) if value.startswith('"') else value.strip())
+        found.append(Matcher(name, operator, json.loads(value) if value.startswith('"') else value.strip()))
         rest = rest[parts.end() + 1 :].strip()
+    return tuple(found)
 
 
 def branches(route: Mapping[str, Any], labels: Labels) -> list[Branch]:

@@ -1,7 +1,9 @@
 """`agent-oncall check`: are an existing Prometheus, Alertmanager, Grafana, exporter connected and complete?"""
 
 import argparse
+import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from alert_rules.generate import alerts, groups
 from alert_rules.thresholds import BadThreshold, Thresholds, load
 from check import alertmanager, others, prometheus
 from check.findings import Finding
-from check.server import Server
+from check.server import NoAnswer, Server
 from cli.options import add_rule_options, site, url, url_or_none
 
 _EPILOG = """\
@@ -91,16 +93,23 @@ def run(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+_MOST_AGENTS = 500
+
+
 def _findings(options: argparse.Namespace, thresholds: Thresholds, tokens: dict[str, str]) -> Iterator[Finding]:
     for address in options.exporter or ():
         yield from others.exporter(Server(address))
+    agents: list[str] = []
     if options.prometheus:
         server = Server(options.prometheus, tokens["prometheus"], options.tenant)
         yield from prometheus.check(server, groups(thresholds), site(options), without=options.without)
+        with contextlib.suppress(NoAnswer):
+            # That it does not answer is told already.
+            agents = prometheus.agents(server, time.time())[:_MOST_AGENTS]
     if options.alertmanager:
         server = Server(options.alertmanager, tokens["alertmanager"], options.tenant)
         acting = "controller" not in options.without
-        yield from alertmanager.check(server, alerts(), acting=acting)
+        yield from alertmanager.check(server, alerts(), agents=agents, acting=acting)
     if options.controller:
         yield from others.controller(Server(options.controller))
     if options.grafana:

@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from alert_rules.generate import alerts, groups, prometheus_config, rule_files
 from alert_rules.routing import Receivers, alertmanager_config
@@ -202,7 +203,7 @@ async def test_a_complete_installation_is_well(servers: Installation) -> None:
     assert f"{len(groups(load()))} groups" in text
     assert "scrapes: job agent-exporter, 1 of 1 exporters up" in text
     assert "agents: 3 seen" in text
-    assert f"routes: all {len(alerts())} alerts lead where the table says" in text
+    assert f"routes: all {len(alerts())} alerts lead where the table says, of 3 agents seen as of any other" in text
     assert "heartbeat: Watchdog arrives, and goes to watchdog" in text
     assert "notifications: " in text
     assert "none has been sent yet by pagerduty (receiver pagerduty)" in text
@@ -310,6 +311,23 @@ def post(alertmanager: str, *alerts: dict[str, str]) -> None:
     body = json.dumps([{"labels": labels} for labels in alerts]).encode()
     request = urllib.request.Request(f"{alertmanager}/api/v2/alerts", body, {"Content-Type": "application/json"})
     urllib.request.urlopen(request, timeout=5).close()
+
+
+def changed(change: Callable[[dict[str, Any]], None]) -> str:
+    """The generated configuration with this change."""
+    config = yaml.safe_load(alertmanager_config(NOWHERE))
+    change(config)
+    return yaml.safe_dump(config)
+
+
+async def test_a_route_that_takes_one_agents_pages_is_told(servers: Installation, tmp_path: Path) -> None:
+    taken = {"receiver": "dashboard", "matchers": ['agent="support-agent"']}
+    config = changed(lambda config: config["route"]["routes"].insert(1, taken))
+    async with an_alertmanager(tmp_path, config) as url:
+        _, text = await check("--prometheus", servers.prometheus, "--alertmanager", url, *UNUSED)
+
+    [page] = [line for line in problems(text) if "P1 goes to dashboard, not to pagerduty" in line]
+    assert "of support-agent: " in page
 
 
 P1 = {"alertname": "AgentRunawayLoop", "severity": "P1", "cause": "loop", "agent": "a", "action": "breaker"}
