@@ -45,7 +45,7 @@ class StateReader:
         self._last_good = last_good
         self._clock = clock
         self._state = State()
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: tuple[int, int, int, int] | None = None
         self._next_look = float("-inf")
         self._problem = ""
         self._looking = threading.Lock()
@@ -77,11 +77,16 @@ class StateReader:
             self._seen = None
             self._failed(f"{error.strerror}")
             return
-        seen = found.st_mtime_ns, found.st_ino, found.st_size
+        seen = found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size
         if seen == self._seen:
             return
+        self._seen = None  # for want of a descriptor or a permission it is read again, though it has not changed
+        try:
+            new, body = _read(path)
+        except StateError:
+            self._seen = seen
+            raise
         self._seen = seen
-        new, body = _read(path)
         self._take(new)
         self.ok, self._problem = True, ""
         _log.info("state file %s: generation %d", path, new.generation)
@@ -113,7 +118,7 @@ class StateReader:
             _log.warning("copy of the state in %s: %s; it is not used", self._last_good, error)
 
     def _keep(self, body: bytes) -> None:
-        """The copy, as it was read. Agents do well without one, so nothing is done where none can be written."""
+        """The copy, as it was read. Agents do well without one, so where none can be written that is all."""
         if self._last_good is None:
             return
         try:
@@ -126,7 +131,6 @@ class StateReader:
             os.replace(temporary, self._last_good)
         except OSError as error:
             _log.warning("no copy of the state in %s: %s", self._last_good, error.strerror)
-            self._last_good = None
 
 
 def default_copy(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,36 @@ def test_a_file_that_comes_good_again_is_read(path: Path, clock: Clock) -> None:
 
     assert later(reader, clock).generation == 7
     assert reader.ok
+
+
+def test_a_file_that_could_not_be_opened_is_read_once_it_can_be(path: Path, clock: Clock) -> None:
+    states.write(path, states.state(7))
+    reader = StateReader(path, path.parent / "copy" / "state.json", clock=clock)
+    reader.current()
+    states.write(path, states.state(8, breaker=OPEN))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # as where all descriptors are in use
+    try:
+        assert breaker(later(reader, clock)) == "none"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert breaker(later(reader, clock)) == "open"
+    assert schema.loads((path.parent / "copy" / "state.json").read_bytes()).generation == 8
+
+
+def test_a_change_in_place_that_keeps_date_and_size_is_seen(path: Path, clock: Clock) -> None:
+    states.write(path, states.state(1))
+    reader = StateReader(path, clock=clock)
+    reader.current()
+
+    before = path.stat()
+    path.write_text(json.dumps(schema.document(states.state(2))), encoding="utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert path.stat().st_size == before.st_size
+    assert later(reader, clock).generation == 2
 
 
 def test_a_copy_that_can_not_be_kept_or_read_changes_nothing(path: Path, clock: Clock) -> None:
