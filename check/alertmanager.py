@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from alert_rules.promql import duration_seconds
 from alert_rules.routing import INHIBIT_RULES
 from alert_rules.rules import Alert, Severity
 from check import notifications
@@ -107,6 +108,8 @@ def _wrong(
                     )
                 if branch.muted:
                     yield "pages are silent at some times of the day", "take the time intervals off the route"
+                if duration_seconds(branch.group_wait) > _LONGEST_WAIT_SECONDS:
+                    yield f"a page waits {branch.group_wait} for others", "set group_wait: 0s on the route to it"
     if alert.severity is Severity.DASHBOARD and not alert.action:
         loud = [one for one, config in told.items() if integrations(config)]
         if loud:
@@ -130,7 +133,9 @@ def _action(
                 f"the receiver {branch.receiver} tells nobody",
                 "give it webhook_configs with the controller's address",
             )
-        if branch.group_by != ("agent",) or branch.group_wait != "0s":
+        if branch.muted:
+            yield "nothing acts at some times of the day", "take the time intervals off the route to the controller"
+        if branch.group_by != ("agent",) or duration_seconds(branch.group_wait):
             yield (
                 "the controller is not told at once, agent by agent",
                 ("set group_by: [agent] and group_wait: 0s on the route to it"),

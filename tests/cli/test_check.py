@@ -330,6 +330,31 @@ async def test_a_route_that_takes_one_agents_pages_is_told(servers: Installation
     assert "of support-agent: " in page
 
 
+@pytest.mark.parametrize(
+    ("receiver", "set_on_route", "told"),
+    [
+        ("pagerduty", {"mute_time_intervals": ["night"]}, "pages are silent at some times of the day"),
+        ("pagerduty", {"group_wait": "30m"}, "a page waits 30m for others"),
+        ("controller", {"mute_time_intervals": ["night"]}, "nothing acts at some times of the day"),
+        ("controller", {"group_wait": "10s"}, "the controller is not told at once"),
+    ],
+)
+async def test_what_holds_back_pages_or_actions_is_told(
+    receiver: str, set_on_route: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    def change(config: dict[str, Any]) -> None:
+        [route] = [route for route in config["route"]["routes"] if route["receiver"] == receiver]
+        route.update(set_on_route)
+        night = {"times": [{"start_time": "22:00", "end_time": "24:00"}]}
+        config["time_intervals"] = [{"name": "night", "time_intervals": [night]}]
+
+    async with an_alertmanager(tmp_path, changed(change)) as url:
+        _, text = await check("--prometheus", "", "--alertmanager", url)
+
+    [problem, *_] = [line for line in problems(text) if told in line]
+    assert " → " in problem
+
+
 P1 = {"alertname": "AgentRunawayLoop", "severity": "P1", "cause": "loop", "agent": "a", "action": "breaker"}
 WATCHDOG = {"alertname": "Watchdog", "severity": "none", "cause": "watchdog"}
 
