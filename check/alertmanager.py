@@ -12,7 +12,7 @@ from alert_rules.rules import Alert, Severity
 from check import notifications
 from check.findings import Finding, listed
 from check.notifications import integrations
-from check.routes import Branch, branches, inhibiting, matchers
+from check.routes import Branch, branches, inhibits, matchers, may_inhibit
 from check.server import NoAnswer, Server
 
 OLDEST = (0, 25)
@@ -43,7 +43,7 @@ def check(
     try:
         config = yaml.safe_load(status["config"]["original"])
         yield from routes(config, alerts, agents=agents, acting=acting)
-        yield from inhibitions(config, alerts)
+        yield from inhibitions(config, alerts, agents=agents, acting=acting)
         labels = [labels_of(alert, agent) for agent in (_AGENT, *agents) for alert in alerts]
         ours = {branch.receiver for one in labels for branch in branches(config["route"], one)}
         yield from notifications.check(server, config["receivers"], ours)
@@ -54,7 +54,10 @@ def check(
 
 def labels_of(alert: Alert, agent: str = _AGENT) -> dict[str, str]:
     """The labels that routes see when the alert fires."""
-    found = {"alertname": alert.name, "severity": str(alert.severity), "cause": alert.cause, "agent": agent}
+    found = {"alertname": alert.name, "severity": str(alert.severity), "cause": alert.cause}
+    if alert.severity is not Severity.NONE:
+        # The heartbeat is of no agent.
+        found["agent"] = agent
     return {**found, "action": str(alert.action)} if alert.action else found
 
 
@@ -147,27 +150,54 @@ def _is_called(receiver: str, name: str) -> bool:
     return receiver in (name, f"agent-oncall-{name}")
 
 
-def inhibitions(config: Mapping[str, Any], alerts: Sequence[Alert]) -> Iterator[Finding]:
-    """Nothing that carries an action is silenced by an alert of ours, and the generated inhibitions are there."""
+def inhibitions(
+    config: Mapping[str, Any], alerts: Sequence[Alert], *, agents: Sequence[str] = (), acting: bool = True
+) -> Iterator[Finding]:
+    """The generated inhibitions are there, and no other one can hide a page or what carries an action."""
     there = config.get("inhibit_rules") or []
-    labels = [labels_of(alert) for alert in alerts]
-    hidden = [
-        (target["alertname"], source["alertname"])
-        for target in labels
-        if "action" in target
-        for source, _ in inhibiting(there, target, labels)
+    ours = [_normal(inhibition) for inhibition in INHIBIT_RULES]
+    hiding = [
+        what
+        for inhibition in there
+        if _normal(inhibition) not in ours
+        for what in _hidden(inhibition, alerts, agents, acting)
     ]
-    for target, source in hidden:
+    for what in hiding:
         yield Finding(
-            f"{source} inhibits {target}: the controller would not hear of its action",
-            "add the target matcher 'action = \"\"' to that inhibit rule",
+            what,
+            "take that inhibit rule out, or add the target matchers 'severity != \"P1\"' and 'action = \"\"' to it",
         )
     loaded = [_normal(inhibition) for inhibition in there]
-    missing = sum(_normal(inhibition) not in loaded for inhibition in INHIBIT_RULES)
+    missing = sum(inhibition not in loaded for inhibition in ours)
     if missing:
         yield Finding(f"{missing} of {len(INHIBIT_RULES)} inhibit rules are missing: one incident tells twice", _MERGE)
-    elif not hidden:
-        yield Finding(f"inhibitions: all {len(INHIBIT_RULES)} are there, and none hides an action")
+    elif not hiding:
+        yield Finding(f"inhibitions: all {len(INHIBIT_RULES)} are there, and none else hides a page or an action")
+
+
+def _hidden(
+    inhibition: Mapping[str, Any], alerts: Sequence[Alert], agents: Sequence[str], acting: bool
+) -> Iterator[str]:
+    """What the inhibition can hide that must be heard."""
+    told: set[str] = set()
+    for agent in (_AGENT, *agents):
+        labels = [labels_of(alert, agent) for alert in alerts]
+        urgent = [one for one in labels if one["severity"] == Severity.PAGE or (acting and "action" in one)]
+        targets = [one for one in urgent if one["alertname"] not in told and may_inhibit(inhibition, one)]
+        if not targets:
+            continue
+        told.update(target["alertname"] for target in targets)
+        sources = [s["alertname"] for s in labels if any(inhibits(inhibition, s, target) for target in targets)]
+        if "Watchdog" in sources:
+            when = "for ever, since Watchdog always fires"
+        elif sources:
+            when = f"while {listed(sources)} fires"
+        else:
+            when = f"while an alert fires with {listed(map(str, matchers(inhibition, 'source_'))) or 'any labels'}"
+        whose = "" if agent == _AGENT else f" of {agent}"
+        pages = any(one["severity"] == Severity.PAGE for one in targets)
+        heard = "nobody would be paged" if pages else "the controller would not hear of actions"
+        yield f"{listed(target['alertname'] for target in targets)}{whose} can be inhibited {when}: {heard}"
 
 
 def _normal(inhibition: Mapping[str, Any]) -> tuple[frozenset[Any], ...]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,6 +19,9 @@ class Matcher:
     name: str
     operator: str
     value: str
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.operator}{json.dumps(self.value)}"
 
     def matches(self, labels: Labels) -> bool:
         found = labels.get(self.name, "")
@@ -71,7 +74,7 @@ def branches(route: Mapping[str, Any], labels: Labels) -> list[Branch]:
 
 
 def _branches(route: Mapping[str, Any], labels: Labels, above: Branch) -> list[Branch] | None:
-    if not all(matcher.matches(labels) for matcher in matchers(route)):
+    if not _match(matchers(route), labels):
         return None
     here = Branch(
         receiver=route.get("receiver") or above.receiver,
@@ -88,21 +91,27 @@ def _branches(route: Mapping[str, Any], labels: Labels, above: Branch) -> list[B
     return found or [here]
 
 
-def inhibiting(
-    inhibitions: Iterable[Mapping[str, Any]], target: Labels, sources: Sequence[Labels]
-) -> list[tuple[Labels, Mapping[str, Any]]]:
-    """The sources that would silence the target, each with the inhibition that says so."""
-    found = []
-    for inhibition in inhibitions:
-        if all(matcher.matches(target) for matcher in matchers(inhibition, "target_")):
-            wanted = matchers(inhibition, "source_")
-            equal = inhibition.get("equal") or ()
-            found += [
-                (source, inhibition)
-                for source in sources
-                if all(matcher.matches(source) for matcher in wanted)
-                and all(source.get(label, "") == target.get(label, "") for label in equal)
-                # An alert that is source and target at once does not silence itself.
-                and source != target
-            ]
-    return found
+def inhibits(inhibition: Mapping[str, Any], source: Labels, target: Labels) -> bool:
+    """Whether the source, while it fires, silences the target."""
+    of_source, of_target = matchers(inhibition, "source_"), matchers(inhibition, "target_")
+    return (
+        _match(of_source, source)
+        and _match(of_target, target)
+        and all(source.get(label, "") == target.get(label, "") for label in inhibition.get("equal") or ())
+        # What is source and target at once is not silenced by another such.
+        and not (_match(of_source, target) and _match(of_target, source))
+    )
+
+
+def may_inhibit(inhibition: Mapping[str, Any], target: Labels) -> bool:
+    """Whether there could be a source, with whatever labels, that silences the target."""
+    of_source, of_target = matchers(inhibition, "source_"), matchers(inhibition, "target_")
+    equal = set(inhibition.get("equal") or ())
+    if not _match(of_target, target) or not _match((one for one in of_source if one.name in equal), target):
+        return False
+    # Where the target is a source as well, its source is no target, and so differs from it in a label that it may.
+    return not _match(of_source, target) or any(one.name not in equal and one not in of_source for one in of_target)
+
+
+def _match(wanted: Iterable[Matcher], labels: Labels) -> bool:
+    return all(matcher.matches(labels) for matcher in wanted)

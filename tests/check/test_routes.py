@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from check.routes import branches, inhibiting, matchers
+from check.routes import branches, inhibits, matchers, may_inhibit
 from stack.servers import AMTOOL, get
 
 NAMES, VALUES = ("agent", "severity", "team"), ("a", "b", "P1", "")
@@ -98,11 +98,29 @@ def test_a_route_inherits_its_grouping_and_not_its_silent_hours() -> None:
 def test_an_inhibition_asks_for_equal_labels() -> None:
     rule = {"source_matchers": ["s=1"], "target_matchers": ["t=1"], "equal": ["agent"]}
     same, other = {"s": "1", "agent": "a"}, {"s": "1", "agent": "b"}
+    target = {"t": "1", "agent": "a"}
 
-    assert [source for source, _ in inhibiting([rule], {"t": "1", "agent": "a"}, [same, other])] == [same]
+    assert inhibits(rule, same, target)
+    assert not inhibits(rule, other, target)
 
 
-def test_an_alert_does_not_inhibit_itself() -> None:
+def test_what_is_source_and_target_at_once_is_not_inhibited_by_another_such() -> None:
     rule = {"source_matchers": ["s=1"], "target_matchers": ["s=1"]}
 
-    assert inhibiting([rule], {"s": "1"}, [{"s": "1"}]) == []
+    assert not inhibits(rule, {"s": "1"}, {"s": "1"})
+    assert not inhibits(rule, {"s": "1", "agent": "a"}, {"s": "1", "agent": "b"})
+
+
+@pytest.mark.parametrize(
+    ("rule", "may"),
+    [
+        ({"source_matchers": ["s=1"], "target_matchers": ["t=1"]}, True),
+        ({"source_matchers": ["s=1"], "target_matchers": ["t=2"]}, False),
+        ({"source_matchers": ["agent=b"], "target_matchers": ["t=1"], "equal": ["agent"]}, False),
+        ({"source_matchers": ["t=1"], "target_matchers": ["t=1"], "equal": ["agent"]}, False),
+        ({"source_matchers": ["t=1"], "target_matchers": ["agent=a"], "equal": ["agent"]}, False),
+        ({"source_matchers": ["t=1"], "target_matchers": ["agent=a"]}, True),
+    ],
+)
+def test_whether_some_source_could_inhibit_is_told(rule: dict[str, Any], may: bool) -> None:
+    assert may_inhibit(rule, {"t": "1", "agent": "a"}) is may

@@ -278,7 +278,7 @@ async def test_what_is_wrong_with_a_prometheus_is_told_with_what_to_do(wrong_pro
         "P2 goes to mailbox, not to slack",
         "P3 goes to mailbox, where it is for the dashboard alone",
         "and to no controller: nothing acts by itself",
-        "AgentCostAnomaly inhibits AgentSuccessRateCritical: the controller would not hear of its action",
+        "can be inhibited while AgentCostAnomaly",
         "inhibit rules are missing",
         "no Watchdog: nothing arrives from Prometheus",
     ],
@@ -353,6 +353,34 @@ async def test_what_holds_back_pages_or_actions_is_told(
 
     [problem, *_] = [line for line in problems(text) if told in line]
     assert " → " in problem
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "told"),
+    [
+        ('alertname="Watchdog"', ['severity="P1"', 'action=""'], "for ever, since Watchdog always fires"),
+        ('team="network"', ['severity=~"P.+"', 'action=""'], 'while an alert fires with team="network"'),
+    ],
+)
+async def test_an_inhibition_that_hides_pages_is_told(
+    source: str, target: list[str], told: str, tmp_path: Path
+) -> None:
+    inhibition = {"source_matchers": [source], "target_matchers": target}
+    config = changed(lambda config: config["inhibit_rules"].append(inhibition))
+    async with an_alertmanager(tmp_path, config) as url:
+        _, text = await check("--prometheus", "", "--alertmanager", url)
+
+    [problem] = [line for line in problems(text) if "can be inhibited" in line]
+    assert told in problem
+
+
+async def test_an_inhibition_that_hides_no_page_is_no_problem(tmp_path: Path) -> None:
+    usual = {"source_matchers": ['severity="critical"'], "target_matchers": ['severity=~"warning|info"']}
+    config = changed(lambda config: config["inhibit_rules"].append({**usual, "equal": ["namespace"]}))
+    async with an_alertmanager(tmp_path, config) as url:
+        _, text = await check("--prometheus", "", "--alertmanager", url)
+
+    assert "can be inhibited" not in text
 
 
 P1 = {"alertname": "AgentRunawayLoop", "severity": "P1", "cause": "loop", "agent": "a", "action": "breaker"}
