@@ -73,12 +73,16 @@ def add(subparsers: Any) -> None:
 def _restore(options: argparse.Namespace) -> int:
     store = store_of(options)
     entry = store.change(
-        lambda state: actions.restore(state, options.agent, options.part, store.entries(), options.to),
+        lambda state: actions.restore(
+            state, options.agent, options.part, store.entries(), options.to, now=iso(store.now)
+        ),
         action=f"rollback {options.part}",
         agent=options.agent,
         who=options.who,
         why=options.reason,
     )
+    for experiment in actions.stopped_experiments(entry) if entry is not None else ():
+        print(f"experiment {experiment} set the {options.part} of its users and is stopped")
     return tell(entry, f"{options.agent}: runs that version already")
 
 

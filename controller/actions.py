@@ -5,7 +5,7 @@ Each is safe to repeat: where the state is as asked already, it is returned unch
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Literal
 
 from agent_oncall.schema import (
@@ -27,6 +27,7 @@ from controller.store import Entry
 
 PART: Mapping[str, tuple[str, ...]] = {"prompt": ("prompt", "prompt_version"), "model": ("provider", "model")}
 """What `restore` goes back by: the keys of a version that have to differ."""
+_PART_OF = {key: part for part, keys in PART.items() for key in keys} | {"pinned": "model"}
 
 
 class Refused(Exception):
@@ -127,14 +128,21 @@ def to_backup(state: State, name: str) -> State:
 
 
 def restore(
-    state: State, name: str, part: Literal["prompt", "model"], history: Iterable[Entry], to: str | None = None
+    state: State,
+    name: str,
+    part: Literal["prompt", "model"],
+    history: Iterable[Entry],
+    to: str | None = None,
+    *,
+    now: str,
 ) -> State:
     """The latest earlier version of the agent whose prompt, or model, is another: all of it, as it ran then.
 
     `to` is the prompt's version or the model's name wanted; if it never ran, only that key changes. A running rollout
-    ends, since what it is compared with changes.
+    ends, since what it is compared with changes, and so do A/B tests that set what is put back: their users would not
+    be reached.
     """
-    config = config_of(state, name)
+    agent, config = agent_of(state, name), config_of(state, name)
     stable = config.variants["stable"]
     earlier = earlier_versions(name, stable, history)
 
@@ -143,6 +151,8 @@ def restore(
 
     if to is None:
         found = next((bundle for bundle in earlier if key(bundle) != key(stable)), None)
+        if found is None and overriding(agent, {part}):
+            found = stable
         if found is None:
             raise Refused(
                 f"agent {name}: no earlier version with another {part} ever ran; name one by --to, or switch the agent "
@@ -150,16 +160,51 @@ def restore(
             )
     else:
         changed = PART[part][-1]
-        if getattr(stable, changed) == to:
-            return state
         same = (b for b in earlier if getattr(b, changed) == to and (part == "model" or b.prompt == stable.prompt))
-        found = next(same, None) or _changed(stable, {changed: to})
+        found = stable if getattr(stable, changed) == to else next(same, None) or _changed(stable, {changed: to})
+    for experiment in overriding(agent, {part} | changed_parts(stable, found)):
+        state = stop_experiment(state, name, experiment, now=now)
+    if found == stable:
+        return state
     variants: dict[Variant, Bundle] = {**without_canary(config), "stable": found}
     return with_config(
         state,
         name,
         replace(config, variants=variants, canary_below=0, metadata=after_rollout(config, "replaced")),
     )
+
+
+def changed_parts(before: Bundle, after: Bundle) -> set[str]:
+    """What differs between two versions: `prompt` and `model` whatever of them does, else the key."""
+    return parts(key.name for key in fields(Bundle) if getattr(before, key.name) != getattr(after, key.name))
+
+
+def parts(keys: Iterable[str]) -> set[str]:
+    """The parts of a version that these keys say: a prompt's name and its version are one, so are a model's."""
+    return {_PART_OF.get(key, key) for key in keys}
+
+
+def overriding(agent: Agent, what: set[str]) -> list[str]:
+    """The running A/B tests that set any of these parts of a version, by name."""
+    return [
+        name
+        for name, experiment in sorted(agent.experiments.items())
+        if experiment.running and parts((*experiment.a, *experiment.b)) & what
+    ]
+
+
+def stopped_experiments(entry: Entry) -> list[str]:
+    """The A/B tests that a change ended, by name."""
+
+    def state_of(flag: object) -> object:
+        return flag.get("state") if isinstance(flag, Mapping) else None
+
+    return [
+        key.partition(f"{entry.agent}.ab.")[2]
+        for key, flag in entry.after.items()
+        if key.startswith(f"{entry.agent}.ab.")
+        and (state_of(entry.before.get(key)), state_of(flag)) == ("ENABLED", "DISABLED")
+    ]
 
 
 def without_canary(config: AgentConfig) -> dict[Variant, Bundle]:
@@ -211,10 +256,25 @@ def _in_effect(history: Iterable[Entry]) -> list[Entry]:
 
 
 def start_experiment(state: State, name: str, experiment: str, wanted: Experiment) -> State:
-    """A new A/B test. Refused if one of that name was there before: users and records would mix with the new ones."""
+    """A new A/B test. Refused if one of that name was there before: users and records would mix with the new ones; and
+    while a rollout or another test sets the same part of the version: each would be in both sides of the other."""
     agent = agent_of(state, name)
     if experiment in agent.experiments:
         raise Refused(f"experiment {experiment}: there was one of that name; give the new one another")
+    sets = parts((*wanted.a, *wanted.b))
+    for other in overriding(agent, sets):
+        raise Refused(
+            f"experiment {experiment}: experiment {other} runs and sets some of the same ({', '.join(sorted(sets))}), "
+            f"so one would hide the other; end it first: agent-oncall ab stop --agent {name} --experiment {other}"
+        )
+    config = agent.config
+    if config is not None and "canary" in config.variants:
+        both = sets & changed_parts(config.variants["stable"], config.variants["canary"])
+        if both:
+            raise Refused(
+                f"experiment {experiment}: rollout {config.rollout} runs and sets the {', '.join(sorted(both))} too, "
+                f"so one would hide the other; end it first: agent-oncall rollout back --agent {name}"
+            )
     return with_agent(state, name, replace(agent, experiments={**agent.experiments, experiment: wanted}))
 
 

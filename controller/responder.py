@@ -241,8 +241,9 @@ class Responder:
         if entry is None:
             return Outcome("already", f"{alert.agent}: nothing to change for {name}")
         self._counts.acted(alert.agent, action, alert.name)
+        ended = "".join(f"; experiment {test} is stopped" for test in actions.stopped_experiments(entry))
         return Outcome(
-            "done", f"{alert.agent}: {name}; take it back: agent-oncall rollback undo {entry.id} --reason ..."
+            "done", f"{alert.agent}: {name}{ended}; take it back: agent-oncall rollback undo {entry.id} --reason ..."
         )
 
     def _agreed(self, alert: Alert, *, now_only: bool) -> bool:
@@ -309,7 +310,7 @@ def apply(state: State, alert: Alert, action: Action, history: Iterable[Entry], 
             running = rollouts.Rollout.of(agent, actions.config_of(state, agent))
             if running is not None and alert.variant != "stable":
                 return rollouts.back(state, agent), _NAMES["rollout"]
-            return actions.restore(state, agent, action, history), _NAMES[action]
+            return actions.restore(state, agent, action, history, now=now), _NAMES[action]
 
 
 def _is(model: str, label: str) -> bool:

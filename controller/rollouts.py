@@ -7,7 +7,16 @@ from typing import Literal, Self
 
 from agent_oncall.bucket import BUCKETS
 from agent_oncall.schema import AgentConfig, Bundle, Scalar, State, Variant, parse_time
-from controller.actions import Refused, after_rollout, config_of, with_config, without_canary
+from controller.actions import (
+    Refused,
+    after_rollout,
+    agent_of,
+    changed_parts,
+    config_of,
+    overriding,
+    with_config,
+    without_canary,
+)
 from controller.plan import BadPlan, Plan, Stage
 from controller.store import iso
 
@@ -94,6 +103,12 @@ def start(
         )
     if config.default != "stable":
         raise Refused(f"agent {agent}: runs on its backup provider; take that back first (agent-oncall rollback undo)")
+    sets = changed_parts(config.variants["stable"], canary)
+    for experiment in overriding(agent_of(state, agent), sets):
+        raise Refused(
+            f"agent {agent}: experiment {experiment} runs and sets some of the same ({', '.join(sorted(sets))}), so "
+            f"its users would be on both; end it first: agent-oncall ab stop --agent {agent} --experiment {experiment}"
+        )
     name = f"r{state.generation + 1}"
     metadata: dict[str, Scalar] = {
         "rollout": name,

@@ -261,3 +261,43 @@ def test_what_is_planned_from_the_base_rate_is_in_the_state(state: Path) -> None
     experiment = loads(state.read_bytes()).agents["support"].experiments["warm"]
     assert experiment.b == {"temperature": 0.7}
     assert int(experiment.metadata["planned_tasks"]) > 906
+
+
+SHORT = ["ab", "start", *AGENT, "--experiment", "short", "--prompt-version", "1.10.0-short", "--users", "200"]
+
+
+def test_a_rollout_and_a_test_that_set_the_same_do_not_run_at_once(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rollout = ["rollout", "start", *AGENT, "--stages", "50", "--tasks-per-day", "10000"]
+    assert main([*SHORT, *WHY]) == 0
+    assert main([*rollout, "--prompt-version", "1.10.0", *WHY]) == 2
+    assert "agent-oncall ab stop --agent support --experiment short" in capsys.readouterr().err
+    assert main([*rollout, "--temperature", "0.3", *WHY]) == 0
+
+    assert main(["ab", "start", *AB, "--temperature", "0.7", "--users", "200", *WHY]) == 2
+    assert "agent-oncall rollout back --agent support" in capsys.readouterr().err
+
+
+def test_two_tests_that_set_the_same_do_not_run_at_once(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, *WHY]) == 0
+    assert main(["ab", "start", *AB, "--prompt-version", "1.11.0", "--users", "200", *WHY]) == 2
+    assert "agent-oncall ab stop --agent support --experiment short" in capsys.readouterr().err
+
+    assert main(["ab", "stop", *AGENT, "--experiment", "short", *WHY]) == 0
+    assert main(["ab", "start", *AB, "--prompt-version", "1.11.0", "--users", "200", *WHY]) == 0
+
+
+@pytest.mark.parametrize("to", [[], ["--to", "1.9.0"], ["--to", "1.8.0"]])
+def test_a_rollback_of_the_prompt_reaches_the_users_of_a_test_of_prompts(
+    state: Path, capsys: pytest.CaptureFixture[str], to: list[str]
+) -> None:
+    assert main([*SHORT, *WHY]) == 0
+    assert main(["ab", "start", *AB, "--temperature", "0.7", "--users", "200", *WHY]) == 0
+    capsys.readouterr()
+
+    assert main(["rollback", "prompt", *AGENT, *to, *WHY]) == 0
+
+    assert "experiment short set the prompt of its users and is stopped" in capsys.readouterr().out
+    experiments = loads(state.read_bytes()).agents["support"].experiments
+    assert (experiments["short"].running, experiments["warm"].running) == (False, True)

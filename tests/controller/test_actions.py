@@ -6,7 +6,7 @@ import pytest
 from agent_oncall.schema import Bundle, State
 from controller import actions, rollouts
 from controller.plan import Plan
-from controller.store import Store
+from controller.store import Store, iso
 from tests.controller.states import BACKUP, BUNDLE, START, new_store
 
 OLD = replace(BUNDLE, prompt_version="1.8.0")
@@ -29,7 +29,7 @@ def release(store: Store, bundle: Bundle) -> None:
 
 def go_back(store: Store, part: str, to: str | None = None) -> None:
     store.change(
-        lambda state: actions.restore(state, "support", part, store.entries(), to),  # type: ignore[arg-type]
+        lambda state: actions.restore(state, "support", part, store.entries(), to, now=iso(START)),  # type: ignore[arg-type]
         action=f"rollback {part}",
         agent="support",
         who="ann",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent_oncall.schema import Agent, BreakerState, Bundle, State
+from agent_oncall.schema import Agent, BreakerState, Bundle, Experiment, State
 from controller import actions, rollouts
 from controller.config import Modes, Settings
 from controller.plan import DEFAULT, Plan
@@ -176,6 +176,16 @@ def test_a_drop_brings_back_the_earlier_version(tmp_path: Path, action: str) -> 
     site.release(NEXT)
     assert site.take(alert(site, action, "AgentCostPerTaskHigh")) == ["done"]
     assert site.stable() == BUNDLE
+
+
+def test_a_drop_of_success_ends_the_test_of_prompts_too(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.release(NEXT)
+    short = Experiment(True, {}, {"prompt_version": "1.10.0-short"}, 50_000, {"salt": "short"})
+    site.change(actions.start_experiment(site.store.read(), "support", "short", short))
+    site.clock.now += 10
+    assert site.take(alert(site, "prompt", "AgentSuccessRateCritical")) == ["done"]
+    assert not actions.agent_of(site.store.read(), "support").experiments["short"].running
 
 
 @pytest.mark.parametrize("action", ["prompt", "model", "rollout back"])
