@@ -264,7 +264,8 @@ class ProcessBreaker:
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        # A task of an abandoned generator ends wherever the collector runs: also below one of these methods.
+        self._lock = threading.RLock()
         self._window = _Window()
         self._spent = _Window()
         self._minute_began: float | None = None

@@ -1,7 +1,9 @@
 """What a task runs on, what cuts it, and what never gets into its way."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -416,6 +418,40 @@ def test_a_decorated_function_raises_what_a_block_would(world: World) -> None:
 
     with pytest.raises(BreakerOpen):
         handle("u1")
+
+
+class Collecting(dict[str, float]):
+    """The collector comes by where the breaker looks something up, as it may at any allocation."""
+
+    def get(self, *_: object) -> float:  # type: ignore[override]
+        gc.collect()
+        return 1.0
+
+
+def test_a_task_that_the_collector_ends_while_the_breaker_is_at_work_waits_for_nobody(world: World) -> None:
+    runtime = world.runtime(limits=Limits(expected_task_usd=Collecting()))
+    began = threading.Event()
+
+    def streamed(holds: list[object]) -> Iterator[int]:
+        with runtime.task("u1", task_id="abandoned"):
+            yield 1
+
+    def work() -> None:
+        holds: list[object] = []
+        stream = streamed(holds)
+        next(stream)
+        holds.append(stream)  # a cycle: it goes when the collector comes by
+        del holds, stream
+        with runtime.task("u2", task_id="next"):
+            began.set()
+
+    gc.disable()
+    try:
+        threading.Thread(target=work, daemon=True).start()
+        assert began.wait(10)
+    finally:
+        gc.enable()
+    assert "abandoned" in [(span.attributes or {})["task.id"] for span in world.spans("agent.task")]
 
 
 def test_numbers_that_are_none_are_left_out_and_raise_nothing(world: World) -> None:
