@@ -214,7 +214,7 @@ def _log(options: argparse.Namespace) -> int:
             content = {key: getattr(entry, key) for key in type(entry).__dataclass_fields__}
             print(json.dumps(content, ensure_ascii=False))
             continue
-        void = "  (never happened: its writer was killed)" if entry.void else ""
+        void = "  (never happened: the file could not be replaced, or its writer was killed)" if entry.void else ""
         print(f"{entry.id}  {entry.time}  {entry.who}  {entry.action}  {entry.agent}: {entry.why}{void}")
         for line in differences(entry.before, entry.after):
             print(f"    {line}")

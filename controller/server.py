@@ -81,8 +81,9 @@ class Server:
             )
         self._responder = Responder(settings, store, self.metrics, agrees)
         self._good: bytes | None = None
+        self._generation = -1  # of the state that was last watched
         self._seen: int | None = None  # entries of the audit log that were gone through
-        self._audit_size = -1
+        self._went_through = (-1, -1)
         self._told_of_rollouts: dict[str, str] = {}
         self._threads = {
             name: ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("alerts", "watch", "verdicts", "grafana")
@@ -167,7 +168,7 @@ class Server:
         try:
             body = self._store.path.read_bytes()
             state = loads(body)
-            self._good = body
+            self._good, self._generation = body, state.generation
             self.metrics.state(state, running(state)[0])
         except (OSError, StateError) as error:
             if self._store.begun:
@@ -180,16 +181,21 @@ class Server:
             size = self._store.audit_path.stat().st_size
         except OSError:
             return
-        if size == self._audit_size:
+        at = (size, self._generation)
+        if at == self._went_through:
             return
         entries = self._store.entries()
+        if entries and entries[-1].void:
+            del entries[-1]  # it may be about to happen: the file is then another, or the log goes on
         if self._seen is not None:
             for entry in entries[self._seen :]:
                 self._new(entry)
-        self._seen, self._audit_size = len(entries), size
+        self._seen, self._went_through = len(entries), at
 
     def _new(self, entry: Entry) -> None:
-        if not entry.void and _opens(entry):
+        if entry.void:
+            return
+        if _opens(entry):
             self.metrics.tripped(entry.agent)
         if self._settings.grafana.url:
             self._threads["grafana"].submit(self._annotate, entry)

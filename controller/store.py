@@ -1,19 +1,21 @@
 """The state file and its audit log: the only writer of either.
 
 A change takes the folder's lock, appends its line to the log, and only then replaces the file: whatever is killed in
-between, no change is without its line and no update is lost. A line whose change never came is declared void by the
-next writer. Readers need no lock: they see the old file or the new one.
+between, no change is without its line and no update is lost. A line whose change never came is void: declared so at
+once where the file can't be replaced, and where the writer was killed told by the file, which is older than the line.
+Readers need no lock: they see the old file or the new one.
 """
 
 import fcntl
 import getpass
 import json
+import math
 import os
 import socket
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +102,10 @@ class Store:
             ) from error
 
     def entries(self) -> list[Entry]:
-        """The audit log, oldest first. Lines that a crash tore are left out."""
+        """The audit log, oldest first. Lines that a crash tore are left out.
+
+        The last one is void as well while the file can be read and is older: its change never came, or comes right now.
+        """
         found: dict[str, Entry] = {}
         for content in self._lines():
             if "void" in content and (voided := found.get(str(content["void"]))):
@@ -111,7 +116,10 @@ class Store:
                 except TypeError:
                     continue  # a line of a later version
                 found[entry.id] = entry
-        return list(found.values())
+        entries = list(found.values())
+        if entries and entries[-1].generation > self._generation():  # read after the log, which is written first
+            entries[-1] = replace(entries[-1], void=True)
+        return entries
 
     def create(self, *, who: str, why: str) -> None:
         """Makes an empty state where there is none. StoreError if one is there, or was by the log."""
@@ -127,12 +135,20 @@ class Store:
             self._write(State(), State(), action="state init", agent="", who=who, why=why, trigger=None)
 
     def recover(self, *, who: str, why: str) -> State:
-        """Makes the file anew from the log: every change that happened, in order."""
+        """Makes the file anew from the log: every change that happened, in order.
+
+        With the file lost, whether the last change came is not known: where it closed a breaker, or switched an agent
+        on, that is left to a person.
+        """
         with self._locked():
             flags: dict[str, object] = {}
-            for entry in self.entries():
+            entries = self.entries()
+            for entry in entries:
                 if not entry.void:
                     _put(flags, entry.after)
+            if entries and not entries[-1].void and self._generation() == math.inf:
+                last = entries[-1]
+                _put(flags, {name: old for name, old in last.before.items() if _cuts(old) > _cuts(last.after[name])})
             if not flags:
                 raise StoreError(f"{self.audit_path}: tells of no change, so there is nothing to make a state of")
             after = _state_of(flags)
@@ -174,7 +190,16 @@ class Store:
             flags = _flags(state)
             for name, value in entry.after.items():
                 if flags.get(name) != value:
-                    later = [e.id for e in entries.values() if e.generation > entry.generation and name in e.after]
+                    later = [
+                        e.id
+                        for e in entries.values()
+                        if e.generation > entry.generation and name in e.after and not e.void
+                    ]
+                    if not later:
+                        raise StoreError(
+                            f"{entry_id}: {name} is not as that change left it, and the log doesn't say why: was "
+                            f"{self.path} edited, or an older one put back?"
+                        )
                     raise StoreError(f"{entry_id}: {name} was changed again by {', '.join(later)}: undo that first")
             changed = dict(flags)
             _put(changed, entry.before)
@@ -200,9 +225,9 @@ class Store:
         trigger: Mapping[str, str] | None,
     ) -> Entry:
         last, last_id, void = self._last()
-        if last > before.generation and not void and self.path.exists():
+        if last > self._generation() and not void:
             # Its writer was killed before the file was replaced.
-            self._append({"void": last_id, "time": iso(self.now)})
+            self._void(last_id)
         # Never a number twice, even if an older file was put back: agents take a smaller one for an old file.
         generation = max(before.generation, last) + 1
         after = replace(after, generation=generation)
@@ -229,8 +254,24 @@ class Store:
         )
         line = {key: getattr(entry, key) for key in Entry.__dataclass_fields__ if key != "void"}
         self._append({key: value for key, value in line.items() if value is not None})
-        replace_file(self.path, body)
+        try:
+            replace_file(self.path, body)
+        except StoreError:
+            if self._generation() != generation:
+                with suppress(StoreError):  # a full disk: entries() sees by the file that the change never came
+                    self._void(entry.id)
+            raise
         return entry
+
+    def _void(self, entry_id: str) -> None:
+        self._append({"void": entry_id, "time": iso(self.now)})
+
+    def _generation(self) -> float:
+        """Of the file; infinity where it can't be read, so that no change is taken for one that never came."""
+        try:
+            return loads(self.path.read_bytes()).generation
+        except (OSError, StateError):
+            return math.inf
 
     def _last(self) -> tuple[int, str, bool]:
         """Generation and id of the log's last change, and whether it is void; 0 without any."""
@@ -344,6 +385,12 @@ def _put(flags: dict[str, object], changes: Flags) -> None:
             flags.pop(name, None)
         else:
             flags[name] = value
+
+
+def _cuts(flag: object) -> int:
+    """How much a flag keeps from running: nothing, most, all."""
+    variant = flag.get("defaultVariant") if isinstance(flag, Mapping) else None
+    return {"half_open": 1, "open": 2, "off": 2}.get(str(variant), 0)
 
 
 def _state_of(flags: Flags) -> State:

@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import stat
@@ -8,7 +9,7 @@ from random import Random
 
 import pytest
 
-from agent_oncall.schema import Breaker, State, loads
+from agent_oncall.schema import Breaker, BreakerState, State, loads
 from controller import actions
 from controller.store import Entry, Store, StoreError
 from tests.controller.states import BUNDLE, new_store
@@ -22,6 +23,34 @@ def open_breaker(store: Store, why: str = "loops") -> Entry | None:
         who="ann",
         why=why,
     )
+
+
+def set_breaker(store: Store, to: BreakerState) -> Entry | None:
+    return store.change(
+        lambda state: actions.set_breaker(state, "support", to, since="2026-01-01T01:00:00Z", why="x"),
+        action=f"breaker {to}",
+        agent="support",
+        who="ann",
+        why="x",
+    )
+
+
+def breaker_of(store: Store) -> str:
+    breaker = store.read().agents["support"].breaker
+    assert breaker is not None
+    return breaker.state
+
+
+def fill_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch, to: BreakerState) -> None:
+    """A change that can't replace the file."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("controller.store.os.replace", full)
+        with pytest.raises(StoreError, match="No space"):
+            set_breaker(store, to)
 
 
 def count_one(state: State) -> State:
@@ -268,6 +297,77 @@ def test_a_line_whose_change_never_came_is_declared_void_by_the_next_writer(
     assert store.read().agents["support"].breaker == Breaker()
     open_breaker(store, "again")
     assert [(entry.why, entry.void) for entry in store.entries()[-2:]] == [("loops", True), ("again", False)]
+
+
+def kill_the_writer(store: Store, monkeypatch: pytest.MonkeyPatch, to: BreakerState) -> None:
+    """A writer that is gone between its line and its change."""
+
+    def killed(path: Path, body: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("controller.store.replace_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            set_breaker(store, to)
+
+
+def test_a_line_whose_change_never_came_is_void_before_anybody_writes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    kill_the_writer(store, monkeypatch, "open")
+    last = store.entries()[-1]
+    assert last.void
+    with pytest.raises(StoreError, match="changed nothing"):
+        store.undo(last.id, who="ann", why="x")
+    store.recover(who="ann", why="x")
+    assert breaker_of(store) == "closed"
+
+
+def test_a_line_whose_change_failed_is_void_at_once_so_that_a_lost_file_does_not_bring_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    open_breaker(store)
+    fill_the_disk(store, monkeypatch, "closed")
+    store.path.unlink()
+    store.recover(who="ann", why="lost")
+    assert breaker_of(store) == "open"
+    assert [entry.void for entry in store.entries()] == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("broken", [b"", None])
+def test_where_it_is_not_known_whether_the_breaker_was_closed_what_is_recovered_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bytes | None
+) -> None:
+    store = new_store(tmp_path)
+    open_breaker(store)
+    kill_the_writer(store, monkeypatch, "closed")
+    if broken is None:
+        store.path.unlink()
+    else:
+        store.path.write_bytes(broken)
+    store.recover(who="ann", why="lost")
+    assert breaker_of(store) == "open"
+
+
+def test_what_was_recovered_from_a_torn_file_still_happened(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    open_breaker(store)
+    store.path.write_bytes(b"{")
+    store.recover(who="ann", why="torn")
+    assert not any(entry.void for entry in store.entries())
+
+
+def test_an_undo_after_an_older_file_was_put_back_says_so(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    old = store.path.read_bytes()
+    first = open_breaker(store)
+    set_breaker(store, "half_open")
+    store.path.write_bytes(old)
+    assert first is not None
+    with pytest.raises(StoreError, match="an older one put back"):
+        store.undo(first.id, who="ann", why="x")
 
 
 def test_a_writer_that_hangs_with_the_lock_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
