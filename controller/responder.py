@@ -361,12 +361,25 @@ def _by_alert(entry: Entry, agent: str, since: float) -> bool:
 
 
 def _decided_since(entries: Iterable[Entry], flag: str, since: float) -> Entry | None:
-    """The last change of `flag` by a person after `since`."""
+    """The last change by a person after `since` of what runs by `flag`.
+
+    None that adds the agent, nor what makes the file anew, nor what adds a backup: they decide nothing of it.
+    """
     found = None
     for entry in entries:
-        if not entry.void and entry.trigger is None and flag in entry.after and _moment(entry) > since:
+        by_person = not entry.void and entry.trigger is None and _moment(entry) > since
+        if by_person and entry.before.get(flag) and _runs(entry.before[flag]) != _runs(entry.after.get(flag)):
             found = entry
     return found
+
+
+def _runs(flag: object) -> object:
+    """What of a flag decides what runs: all but its metadata, and a backup that isn't in use."""
+    if not isinstance(flag, Mapping):
+        return None
+    used = flag.get("defaultVariant")
+    variants = {name: found for name, found in flag["variants"].items() if name in (used, "stable", "canary")}
+    return used, variants, flag.get("targeting")
 
 
 def _moment(entry: Entry) -> float:

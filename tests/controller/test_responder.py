@@ -1,3 +1,4 @@
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,22 @@ def test_a_state_that_can_not_be_read_is_to_be_tried_again(tmp_path: Path) -> No
     assert outcome.retry
 
 
+def test_an_action_that_could_not_be_written_is_done_when_the_alert_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path)
+    one = alert(site)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("controller.store.os.replace", full)
+        assert site.take(one) == ["state"]
+    assert site.take(one) == ["done"]
+    assert site.breaker() == "open"
+
+
 def test_only_so_many_actions_are_taken_in_an_hour(tmp_path: Path) -> None:
     site = Site(tmp_path, most_actions_per_hour=2)
     for _ in range(2):
@@ -372,6 +389,31 @@ def test_and_opens_for_a_new_one(tmp_path: Path) -> None:
     site.take(alert(site))
     site.by_hand("closed")
     assert site.take(alert(site)) == ["done"]
+
+
+def test_a_state_that_was_made_anew_is_no_decision_on_its_breaker(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    one = alert(site)
+    site.clock.now += 10
+    site.store.path.write_bytes(b"")
+    site.store.recover(who="ann", why="torn")
+    assert site.take(one) == ["done"]
+
+
+def test_nor_is_an_agent_that_was_added(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    one = alert(site, agent="other")
+    site.clock.now += 10
+    site.change(actions.add_agent(site.store.read(), "other", BUNDLE))
+    assert site.take(one) == ["done"]
+
+
+def test_nor_is_the_backup_that_an_outage_waits_for(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    one = alert(site, "provider", "AgentProviderOutage")
+    site.clock.now += 10
+    site.change(actions.set_backup(site.store.read(), "support", replace(BACKUP, temperature=0.5)))
+    assert site.take(one) == ["done"]
 
 
 def test_an_undone_action_is_not_done_again(tmp_path: Path) -> None:
