@@ -11,13 +11,13 @@ from alert_rules.routing import INHIBIT_RULES
 from alert_rules.rules import Alert, Severity
 from check import notifications
 from check.findings import Finding, listed
+from check.labels import ANY_AGENT, affected, labels_of
 from check.notifications import integrations
 from check.routes import Branch, branches, inhibits, matchers, may_inhibit
 from check.server import NoAnswer, Server
 
 OLDEST = (0, 25)
 
-_AGENT = "any-agent"
 _LONGEST_WAIT_SECONDS = 60
 _MERGE = "merge what `agent-oncall generate --format alertmanager-fragment` writes (docs/existing-alertmanager.md)"
 
@@ -44,21 +44,12 @@ def check(
         config = yaml.safe_load(status["config"]["original"])
         yield from routes(config, alerts, agents=agents, acting=acting)
         yield from inhibitions(config, alerts, agents=agents, acting=acting)
-        labels = [labels_of(alert, agent) for agent in (_AGENT, *agents) for alert in alerts]
+        labels = [labels_of(alert, agent) for agent in (ANY_AGENT, *agents) for alert in alerts]
         ours = {branch.receiver for one in labels for branch in branches(config["route"], one)}
         yield from notifications.check(server, config["receivers"], ours)
-    except (KeyError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, ValueError, re.error, yaml.YAMLError) as error:
         yield Finding(f"Alertmanager's configuration cannot be read: {error}", "does amtool check-config take it?")
     yield from _heartbeat(server)
-
-
-def labels_of(alert: Alert, agent: str = _AGENT) -> dict[str, str]:
-    """The labels that routes see when the alert fires."""
-    found = {"alertname": alert.name, "severity": str(alert.severity), "cause": alert.cause}
-    if alert.severity is not Severity.NONE:
-        # The heartbeat is of no agent.
-        found["agent"] = agent
-    return {**found, "action": str(alert.action)} if alert.action else found
 
 
 def routes(
@@ -67,22 +58,14 @@ def routes(
     """Evaluates the routes for every alert of a made-up agent and of those seen, and compares with the table."""
     receivers = {receiver["name"]: receiver for receiver in config["receivers"]}
     wrong: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for agent in (_AGENT, *agents):
+    for agent in (ANY_AGENT, *agents):
         for alert in alerts:
             taken = branches(config["route"], labels_of(alert, agent))
             for what, todo in _wrong(alert, taken, receivers, acting):
                 wrong.setdefault((what, todo), {}).setdefault(agent, []).append(alert.name)
     for (what, todo), names in wrong.items():
-        # What is wrong for every agent is told once.
-        common = names.pop(_AGENT, [])
-        if common:
-            yield Finding(f"{listed(common)}: {what}", todo)
-        alike: dict[tuple[str, ...], list[str]] = {}
-        for agent, found in names.items():
-            if only := tuple(name for name in found if name not in common):
-                alike.setdefault(only, []).append(agent)
-        for only, affected in alike.items():
-            yield Finding(f"{listed(only)} of {listed(affected)}: {what}", todo)
+        for alerts_told in affected(names):
+            yield Finding(f"{alerts_told}: {what}", todo)
     if not wrong:
         of = f", of {len(agents)} agents seen as of any other" if agents else ""
         yield Finding(f"routes: all {len(alerts)} alerts lead where the table says{of}")
@@ -180,7 +163,7 @@ def _hidden(
 ) -> Iterator[str]:
     """What the inhibition can hide that must be heard."""
     told: set[str] = set()
-    for agent in (_AGENT, *agents):
+    for agent in (ANY_AGENT, *agents):
         labels = [labels_of(alert, agent) for alert in alerts]
         urgent = [one for one in labels if one["severity"] == Severity.PAGE or (acting and "action" in one)]
         targets = [one for one in urgent if one["alertname"] not in told and may_inhibit(inhibition, one)]
@@ -194,7 +177,7 @@ def _hidden(
             when = f"while {listed(sources)} fires"
         else:
             when = f"while an alert fires with {listed(map(str, matchers(inhibition, 'source_'))) or 'any labels'}"
-        whose = "" if agent == _AGENT else f" of {agent}"
+        whose = "" if agent == ANY_AGENT else f" of {agent}"
         pages = any(one["severity"] == Severity.PAGE for one in targets)
         heard = "nobody would be paged" if pages else "the controller would not hear of actions"
         yield f"{listed(target['alertname'] for target in targets)}{whose} can be inhibited {when}: {heard}"

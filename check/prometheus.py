@@ -10,7 +10,7 @@ import yaml
 
 from alert_rules.promql import duration_seconds
 from alert_rules.rules import Alert, Group, Recording, Site
-from check import expressions, rules
+from check import expressions, relabel, rules
 from check.findings import Finding, listed
 from check.server import NoAnswer, Server
 from exporter.contract import FAMILIES, SCRAPE_JOB, Family, Kind
@@ -60,12 +60,14 @@ def check(
     yield from _version(server)
     yield from rules.same_rules(groups, site, found)
     yield from rules.evaluation(groups, found)
+    now = time.time() if now is None else now
     for answers in (
         _targets(server),
-        _series(server, groups, without, time.time() if now is None else now),
+        _series(server, groups, without, now),
         _exemplars(server),
         _retention(server, groups),
         _alertmanagers(server),
+        _relabelling(server, groups, now),
     ):
         try:
             yield from answers
@@ -315,3 +317,13 @@ def _alertmanagers(server: Server) -> Iterator[Finding]:
         yield Finding("Prometheus sends alerts to nobody", "name the Alertmanager in prometheus.yml, under alerting")
     else:
         yield Finding(f"alerting: alerts go to {listed(one['url'] for one in active)}")
+
+
+def _relabelling(server: Server, groups: Sequence[Group], now: float) -> Iterator[Finding]:
+    try:
+        config = yaml.safe_load(server.data("/api/v1/status/config")["yaml"]) or {}
+    except (NoAnswer, yaml.YAMLError):
+        yield Finding("relabelling: this server does not tell what it does to alerts on their way")
+        return
+    alerts = [rule for group in groups for rule in group.rules if isinstance(rule, Alert)]
+    yield from relabel.check(config, alerts, agents(server, now))

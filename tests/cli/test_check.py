@@ -108,6 +108,8 @@ def misconfigure(data: Path, ports: Ports) -> None:
         f"""
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: [rules/*.yml]
+alerting:
+  alert_relabel_configs: [{{action: drop, source_labels: [severity], regex: P1}}]
 scrape_configs:
   - job_name: llm
     static_configs: [{{targets: ["{LOOPBACK}:{ports.metrics}"], labels: {{agent: ours}}}}]
@@ -207,6 +209,7 @@ async def test_a_complete_installation_is_well(servers: Installation) -> None:
     assert "heartbeat: Watchdog arrives, and goes to watchdog" in text
     assert "notifications: " in text
     assert "none has been sent yet by pagerduty (receiver pagerduty)" in text
+    assert "relabelling: alerts are sent with the labels that routes read" in text
     assert "exemplars: stored" in text
     assert text.endswith("all is well\n")
 
@@ -263,6 +266,7 @@ async def test_links_to_another_place_than_those_loaded_are_told(servers: Instal
         "exemplars are not stored",
         "data is kept for 15d, and rules look back",
         "Prometheus sends alerts to nobody",
+        "alerting.alert_relabel_configs[0] drops it",
     ],
 )
 async def test_what_is_wrong_with_a_prometheus_is_told_with_what_to_do(wrong_prometheus: list[str], told: str) -> None:
