@@ -119,7 +119,7 @@ class Runtime:
         self._texts: dict[tuple[str, str], str] = {}
         self._defaults = self._with_prompt(defaults)
         self._texts[self._defaults.prompt, self._defaults.prompt_version] = self._defaults.prompt_text
-        self._prices = {} if prices is None else dict(prices)
+        self._prices = {model: (float(inputs), float(outputs)) for model, (inputs, outputs) in (prices or {}).items()}
         path = None if state is None else Path(state)
         copy = Path(last_good) if last_good is not None else None if path is None else default_copy(path)
         self._reader = StateReader(path, copy, clock=clock)
@@ -154,8 +154,15 @@ class Runtime:
     ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
         """Makes each call of a function, or of an async one, a task; current_task() gives it inside.
 
-        `user` is called with the same arguments and returns the user's id.
+        `user` is called with the same arguments and returns the user's id; where it fails the task has none.
         """
+
+        def user_of(*args: _P.args, **kwargs: _P.kwargs) -> str | None:
+            try:
+                return user(*args, **kwargs)
+            except Exception:
+                self._once(("user",), "as_task's `user` failed, so the task has no user", exc_info=True)
+                return None
 
         def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -165,14 +172,14 @@ class Runtime:
 
                 @wraps(function)
                 async def in_async_task(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-                    async with self.task(user(*args, **kwargs), task_type=task_type):
+                    async with self.task(user_of(*args, **kwargs), task_type=task_type):
                         return await function(*args, **kwargs)
 
                 return cast(Callable[_P, _R], in_async_task)
 
             @wraps(function)
             def in_task(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-                with self.task(user(*args, **kwargs), task_type=task_type):
+                with self.task(user_of(*args, **kwargs), task_type=task_type):
                     return function(*args, **kwargs)
 
             return in_task

@@ -7,10 +7,11 @@ model clients of all kinds: what is none is left out, never raised.
 import asyncio
 import logging
 import math
-import random
+import os
 from collections.abc import Mapping
 from contextvars import Token
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
@@ -94,9 +95,10 @@ class Task(_Block):
     def __init__(
         self, runtime: "Runtime", user_id: str | None, task_type: str, task_id: str | None, input_len: int | None
     ) -> None:
-        self.user_id = None if user_id is None or user_id == "" else str(user_id)
-        self.task_type = task_type
-        self.id = task_id or f"{random.getrandbits(128):032x}"
+        self.user_id = _text(user_id) or None
+        self.task_type = _text(task_type)
+        # Not of the module `random`: who seeds that in each worker would get the same ids from all.
+        self.id = _text(task_id) or os.urandom(16).hex()
         self.iterations = 0
         self.input_tokens = 0
         self.output_tokens = 0
@@ -187,7 +189,7 @@ class Task(_Block):
         *,
         success: bool | None = None,
         confidence: float | None = None,
-        cost_usd: float | None = None,
+        cost_usd: float | Decimal | None = None,
         status: str | None = None,
     ) -> None:
         """How it went, before the block ends. `success`: whether the user's goal was reached. `cost_usd` is the whole
@@ -270,7 +272,7 @@ class Task(_Block):
     def _end(self, error: BaseException | None) -> None:
         runtime, told = self._runtime, self._finished
         seconds = runtime.clock() - self._began
-        status, failed = str(told.get("status") or "completed"), ""
+        status, failed = _text(told.get("status")) or "completed", ""
         success = told.get("success")
         if self._cut or isinstance(error, Cut):
             status = "max_iter_exceeded" if self._cut == "iterations" else "budget_exceeded"
@@ -395,7 +397,7 @@ class Iteration(_Block):
         *,
         input_tokens: int | None = None,
         output_tokens: int | None = None,
-        cost_usd: float | None = None,
+        cost_usd: float | Decimal | None = None,
         model: str | None = None,
         stop_reason: str | None = None,
         final: bool | None = None,
@@ -420,13 +422,13 @@ class Iteration(_Block):
         self._usd = _number(cost_usd)
         if self._usd is None:
             self._usd = runtime.price(self._task.config.model, *self._tokens)
-        stopped = "" if stop_reason is None else str(stop_reason)
+        stopped = _text(stop_reason)
         self._final = final if isinstance(final, bool) else stopped in _FINAL
         found["iteration.final"] = self._final
         if stopped:
             found["iteration.stop_reason"] = stopped
-        if model is not None:
-            runtime.answered_by(self._task.config.model, str(model))
+        if answered := _text(model):
+            runtime.answered_by(self._task.config.model, answered)
 
 
 class ToolCall(_Block):
@@ -436,7 +438,7 @@ class ToolCall(_Block):
     def __init__(self, task: Task, name: str, arguments: object) -> None:
         self._task = task
         self._runtime = task._runtime
-        self._name = str(name)
+        self._name = _text(name)
         self._arguments = tracing.hash_arguments(arguments)
         self._span: Span = INVALID_SPAN
         self._token: Token[Context] | None = None
@@ -480,14 +482,12 @@ class ToolCall(_Block):
     def failed(self, error: BaseException | str) -> None:
         """It ran and failed, malformed answers included. Of the error only its kind leaves the process."""
         self._result = "error"
-        if isinstance(error, BaseException):
-            self._error = f"{type(error).__name__}: {error}"
-        else:
-            self._error = f"tool_error: {error}"
+        kind = type(error).__name__ if isinstance(error, BaseException) else "tool_error"
+        self._error = f"{kind}: {_text(error)}"
 
     def invalid(self, what: str = "") -> None:
         """It was called wrongly: an argument missing or of the wrong type, or no such tool."""
-        self._result, self._error = "invalid", f"invalid: {what}"
+        self._result, self._error = "invalid", f"invalid: {_text(what)}"
 
     def confidence(self, score: float) -> None:
         """The agent's own score before it committed to this action, 0 to 1."""
@@ -499,6 +499,20 @@ def _count(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-        return float(value)
-    return None
+    if value is None or isinstance(value, (bool, str, bytes, bytearray)):
+        return None
+    try:
+        found = float(value)  # type: ignore[arg-type]  # Decimal, Fraction, NumPy's, ...
+    except Exception:  # no number, or too large
+        return None
+    return found if math.isfinite(found) and found >= 0 else None
+
+
+def _text(value: object) -> str:
+    """Nothing for None, and for what has no text."""
+    if type(value) is str:
+        return value
+    try:
+        return "" if value is None else str(value)
+    except Exception:  # whoever wrote its __str__
+        return ""

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -420,10 +422,64 @@ def test_a_decorated_function_raises_what_a_block_would(world: World) -> None:
         handle("u1")
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        return 1  # type: ignore[return-value]
+
+
+def test_whatever_the_agent_tells_raises_nothing(world: World) -> None:
+    with world.runtime(act=True).task(Unspeakable(), task_type=[], task_id=Unspeakable()) as task:  # type: ignore[arg-type]
+        with task.iteration(reserve_usd=10**400) as iteration:
+            iteration.answered(cost_usd=10**400, model=Unspeakable(), stop_reason=Unspeakable())  # type: ignore[arg-type]
+            with task.tool(Unspeakable()) as call:  # type: ignore[arg-type]
+                call.failed(Unspeakable())
+            with task.tool("lookup") as call:
+                call.invalid(Unspeakable())  # type: ignore[arg-type]
+            with pytest.raises(Unspeakable), task.tool("lookup"):
+                raise Unspeakable
+        task.finish(cost_usd=10**400, confidence=10**400, status=Unspeakable())  # type: ignore[arg-type]
+
+    assert len(world.spans("tool.execute")) == 3
+    assert "task.cost_usd" not in world.span("agent.task")
+
+
+def test_costs_and_prices_may_be_decimals(world: World) -> None:
+    prices = {DEFAULTS.model: (Decimal("2.5"), Decimal(10))}
+    with world.runtime(prices=prices).task("u1") as task:
+        with task.iteration() as iteration:
+            iteration.answered(cost_usd=Decimal("0.24"))
+        with task.iteration() as iteration:
+            iteration.answered(input_tokens=4000)
+
+    assert world.span("agent.task")["task.cost_usd"] == 0.25
+
+
+def test_a_decorated_function_runs_also_where_nobody_can_tell_whose_call_it_is(
+    world: World, said: Callable[[], str]
+) -> None:
+    @world.runtime().as_task(user=lambda request: request["user"])
+    def handle(request: dict[str, str]) -> str:
+        return "done"
+
+    assert handle({}) == "done"
+    assert "as_task's `user` failed" in said()
+
+
+def test_task_ids_differ_between_workers_that_seed_their_randomness(world: World) -> None:
+    ids = []
+    before = random.getstate()
+    for _ in range(2):
+        random.seed(1)
+        ids.append(world.runtime().task("u1").id)
+    random.setstate(before)
+
+    assert ids[0] != ids[1]
+
+
 class Collecting(dict[str, float]):
     """The collector comes by where the breaker looks something up, as it may at any allocation."""
 
-    def get(self, *_: object) -> float:  # type: ignore[override]
+    def get(self, *_: object) -> float:
         gc.collect()
         return 1.0
 
