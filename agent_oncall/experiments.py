@@ -147,8 +147,8 @@ class Records:
     def _write(self, experiment: str, records: list[Record]) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lines = [json.dumps({**asdict(record), "user_id": self._user(record.user_id)}) for record in records]
-            body = "".join(f"{line}\n" for line in lines).encode()
+            lines = [line for record in records if (line := self._line(record)) is not None]
+            body = b"".join(lines)
             handle = os.open(
                 records_file(self._folder, self._agent, experiment), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
             )
@@ -160,11 +160,25 @@ class Records:
                     raise OSError(0, "the disk is full")
             finally:
                 os.close(handle)
+            self._failed(experiment, len(records) - len(lines), "a record can not be JSON")
         except Exception as error:
-            self._lost(len(records))
-            if not self._complained:
-                self._complained = True
-                _log.error("records of experiment %s could not be written to %s: %s", experiment, self._folder, error)
+            self._failed(experiment, len(records), error)
+
+    def _line(self, record: Record) -> bytes | None:
+        """None where it can't be JSON; OSError where there is no key for the user's hash."""
+        user = self._user(record.user_id)
+        try:
+            return json.dumps({**asdict(record), "user_id": user}, allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError):
+            return None
+
+    def _failed(self, experiment: str, records: int, why: object) -> None:
+        if not records:
+            return
+        self._lost(records)
+        if not self._complained:
+            self._complained = True
+            _log.error("records of experiment %s could not be written to %s: %s", experiment, self._folder, why)
 
     def _user(self, user_id: str) -> str:
         if self._plain_users:

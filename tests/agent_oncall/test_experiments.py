@@ -3,7 +3,9 @@
 import json
 import os
 import threading
+import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,29 @@ def test_what_can_not_be_written_is_counted(tmp_path: Path) -> None:
     records.close()
 
     assert sum(lost) == 5
+
+
+def test_a_record_that_can_not_be_json_takes_no_other_with_it(tmp_path: Path) -> None:
+    lost: list[int] = []
+    records = Records(tmp_path, "support", lost.append)
+    for i in range(5):
+        records.put(record(i) if i != 3 else replace(record(i), task_id=object()))  # type: ignore[arg-type]
+    records.close()
+
+    assert [line["task_id"] for line in lines(tmp_path)] == ["t0", "t1", "t2", "t4"]
+    assert sum(lost) == 1
+
+
+def test_a_task_id_may_be_a_uuid(world: World) -> None:
+    world.say(states.state(1, tone=TONE))
+    runtime = world.runtime(records=world.folder / "records")
+    name = uuid.uuid4()
+    with runtime.task("u1", task_id=name):  # type: ignore[arg-type]
+        pass
+    assert runtime.records is not None
+    runtime.records.close()
+
+    assert [line["task_id"] for line in lines(world.folder / "records")] == [str(name)]
 
 
 def test_a_disk_that_hangs_holds_up_nobody_and_costs_no_memory(tmp_path: Path) -> None:
