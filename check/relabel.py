@@ -29,10 +29,11 @@ def check(config: Mapping[str, Any], alerts: Sequence[Alert], agents: Sequence[s
                             names.append(alert.name)
     except re.error as error:
         yield Finding(f"alert_relabel_configs cannot be followed here: {error}", "write that regex in a simpler way")
+        return
     for (place, change), by_agent in wrong.items():
-        for names in affected(by_agent):
+        for told in affected(by_agent):
             yield Finding(
-                f"{names}: {place} {change}",
+                f"{told}: {place} {change}",
                 "routes read these labels: take it out, or let it spare alerts with a cause",
             )
     if not wrong:
@@ -43,24 +44,17 @@ def _paths(config: Mapping[str, Any]) -> Iterator[list[tuple[str, Mapping[str, A
     """What an alert goes through to each Alertmanager: steps, each with its place in the configuration."""
     alerting = config.get("alerting") or {}
     external = (config.get("global") or {}).get("external_labels") or {}
-    common: list[tuple[str, Mapping[str, Any]]] = [
-        # They are set where the alert has none of the name.
-        *(
-            (
-                f"global.external_labels.{name}",
-                {
-                    "source_labels": [name],
-                    "regex": "",
-                    "target_label": name,
-                    "replacement": str(value).replace("$", "$$"),
-                },
-            )
-            for name, value in external.items()
-        ),
-        *_steps(alerting, "alerting"),
-    ]
+    common = [*_external(external), *_steps(alerting, "alerting")]
     for number, alertmanager in enumerate(alerting.get("alertmanagers") or [{}]):
         yield [*common, *_steps(alertmanager, f"alerting.alertmanagers[{number}]")]
+
+
+def _external(labels: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    # They are set where the alert has none of the name.
+    for name, value in labels.items():
+        literal = str(value).replace("$", "$$")
+        step = {"source_labels": [name], "regex": "", "target_label": name, "replacement": literal}
+        yield f"global.external_labels.{name}", step
 
 
 def _steps(config: Mapping[str, Any], place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
