@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from cli.common import add_command, agent_option, change_options, store_of, tell, told
-from controller import actions
+from controller import actions, rollouts
 from controller.store import iso
 
 _EXAMPLE = """\
@@ -12,7 +12,8 @@ _EXAMPLE = """\
   agent-oncall rollback model --agent support --to gpt-4o-2024-08-06 --reason "cost x3"
   agent-oncall rollback provider --agent support --reason "provider's status page is red"
   agent-oncall rollback off --agent support --reason "half of the tasks fail"
-  agent-oncall rollback undo c12 --reason "provider is back"
+  agent-oncall rollback provider --back --agent support --reason "provider is back"
+  agent-oncall rollback undo c12 --reason "false alarm"
 """
 
 
@@ -45,9 +46,11 @@ def add(subparsers: Any) -> None:
         commands,
         "provider",
         help="the backup provider",
-        example='  agent-oncall rollback provider --agent support --reason "outage"',
+        example='  agent-oncall rollback provider --agent support --reason "outage"\n'
+        '  agent-oncall rollback provider --back --agent support --reason "it is over"',
     )
     agent_option(command)
+    command.add_argument("--back", action="store_true", help="off the backup again: on what would run without it")
     change_options(command)
     command.set_defaults(run=told(_provider, "rollback provider"))
     command = add_command(
@@ -83,18 +86,26 @@ def _restore(options: argparse.Namespace) -> int:
     )
     for experiment in actions.stopped_experiments(entry) if entry is not None else ():
         print(f"experiment {experiment} set the {options.part} of its users and is stopped")
-    return tell(entry, f"{options.agent}: runs that version already")
+    code = tell(entry, f"{options.agent}: runs that version already")
+    if actions.config_of(store.read(), options.agent).default == "backup":
+        print(
+            f"{options.agent} is on its backup provider, so nobody gets that version before: "
+            f'agent-oncall rollback provider --back --agent {options.agent} --reason "..."'
+        )
+    return code
 
 
 def _provider(options: argparse.Namespace) -> int:
+    decide = rollouts.off_backup if options.back else actions.to_backup
     entry = store_of(options).change(
-        lambda state: actions.to_backup(state, options.agent),
-        action="rollback provider",
+        lambda state: decide(state, options.agent),
+        action="rollback provider" + (" --back" if options.back else ""),
         agent=options.agent,
         who=options.who,
         why=options.reason,
     )
-    return tell(entry, f"{options.agent}: runs on its backup provider already")
+    where = "does not run on its backup provider" if options.back else "runs on its backup provider already"
+    return tell(entry, f"{options.agent}: {where}")
 
 
 def _off(options: argparse.Namespace) -> int:

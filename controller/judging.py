@@ -10,6 +10,7 @@ from controller.verdict import NO_HARM, Decision, Guard, Limits, Sums, Verdict, 
 DECIDABLE_DAYS = 14.0
 _DESIGN_EFFECT = 1.5
 _COST_VARIATION = 1.0
+_BACK = "agent-oncall rollback provider --back"
 
 
 class Judge:
@@ -23,7 +24,8 @@ class Judge:
     def verdict(self, rollout: Rollout, now: float) -> Verdict:
         """The verdict on the rollout's stage at `now` (unix seconds). An error of Prometheus is one too: no data."""
         if rollout.paused:
-            return Verdict(Decision.HOLD, ("the backup provider is in use: nobody gets the canary",))
+            why = f"the backup provider is in use: nobody gets the canary ({_BACK} --agent {rollout.agent} ends that)"
+            return Verdict(Decision.HOLD, (why,))
         stage = rollout.current
         if stage is None:
             return Verdict(Decision.HOLD, (f"stage {rollout.stage} is not one of the plan {rollout.plan}",))

@@ -102,7 +102,9 @@ def start(
             f"agent {agent}: rollout {running.id} runs, at {running.stage} %; end it by agent-oncall rollout back first"
         )
     if config.default != "stable":
-        raise Refused(f"agent {agent}: runs on its backup provider; take that back first (agent-oncall rollback undo)")
+        raise Refused(
+            f"agent {agent}: is on its backup provider; end that first: agent-oncall rollback provider --back"
+        )
     sets = changed_parts(config.variants["stable"], canary)
     for experiment in overriding(agent_of(state, agent), sets):
         raise Refused(
@@ -134,7 +136,9 @@ def advance(state: State, agent: str, *, now: float, to: float | None = None, st
     if stage is not None and rollout.stage != stage:
         return state
     if rollout.paused:
-        raise Refused(f"agent {agent}: runs on its backup provider; take that back first (agent-oncall rollback undo)")
+        raise Refused(
+            f"agent {agent}: is on its backup provider; end that first: agent-oncall rollback provider --back"
+        )
     if to is None:
         following = rollout.plan.after(rollout.percent)
     elif to == 100:
@@ -163,7 +167,20 @@ def back(state: State, agent: str) -> State:
     return with_config(state, agent, replace(config, variants=without_canary(config), canary_below=0, metadata=ended))
 
 
+def off_backup(state: State, agent: str) -> State:
+    """All users off the backup provider: on what runs now, and on the canary again where its rollout waited."""
+    config = config_of(state, agent)
+    if config.default != "backup":
+        return state
+    waited = Rollout.of(agent, config)
+    below = _below(waited.percent) if waited is not None else 0
+    return with_config(state, agent, replace(config, default="stable", canary_below=below))
+
+
+def _below(percent: float) -> int:
+    return round(percent * BUCKETS / 100)
+
+
 def _to(state: State, agent: str, config: AgentConfig, stage: Stage, now: float) -> State:
     metadata = {**config.metadata, "stage": stage.name, "stage_started": iso(now)}
-    below = round(stage.percent * BUCKETS / 100)
-    return with_config(state, agent, replace(config, canary_below=below, metadata=metadata))
+    return with_config(state, agent, replace(config, canary_below=_below(stage.percent), metadata=metadata))

@@ -96,6 +96,44 @@ def test_the_backup_is_set_and_used(state: Path, capsys: pytest.CaptureFixture[s
     assert config.default == "backup"
 
 
+def on_backup(capsys: pytest.CaptureFixture[str], *, rollout: bool) -> None:
+    backup = ["--model", "claude-sonnet-4-5-20250929", "--provider", "anthropic"]
+    assert main(["state", "backup", *AGENT, *backup, *WHY]) == 0
+    if rollout:
+        assert main(["rollout", "start", *AGENT, "--prompt-version", "2.0", "--tasks-per-day", "50000", *WHY]) == 0
+    assert main(["rollback", "provider", *AGENT, *WHY]) == 0
+    capsys.readouterr()
+
+
+def test_off_the_backup_again_a_canary_that_was_taken_back_meanwhile_stays_away(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_backup(capsys, rollout=True)
+    assert main(["rollout", "back", *AGENT, *WHY]) == 0
+    assert main(["rollback", "provider", "--back", *AGENT, *WHY]) == 0
+    config = loads(state.read_bytes()).agents["support"].config
+    assert config is not None
+    assert (config.default, config.canary_below, set(config.variants)) == ("stable", 0, {"stable", "backup"})
+
+
+def test_off_the_backup_again_the_rollout_that_waited_goes_on(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on_backup(capsys, rollout=True)
+    assert main(["rollback", "provider", "--back", *AGENT, *WHY]) == 0
+    config = loads(state.read_bytes()).agents["support"].config
+    assert config is not None
+    assert (config.default, config.canary_below) == ("stable", 5000)
+    assert main(["rollback", "provider", "--back", *AGENT, *WHY]) == 0
+    assert "does not run on its backup provider" in capsys.readouterr().out
+
+
+def test_a_prompt_that_goes_back_while_the_backup_runs_says_when_it_will_be_used(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_backup(capsys, rollout=False)
+    assert main(["rollback", "prompt", *AGENT, "--to", "1.8.0", *WHY]) == 0
+    assert "agent-oncall rollback provider --back --agent support" in capsys.readouterr().out
+
+
 def test_start_says_what_can_not_be_decided_at_this_traffic(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = ["rollout", "start", *AGENT, "--prompt-version", "2.0", "--tasks-per-day", "50", *WHY]
     assert main(start) == 0
