@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import os
@@ -151,5 +152,7 @@ def _ask(what: str, options: argparse.Namespace, content: object) -> Any:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             text = json.loads(text)["text"]
         return f"{url} answered {error.code}: {text}"
+    except http.client.HTTPException as error:
+        return f"{url}: no answer of HTTP: {error!r}"
     except (OSError, ValueError) as error:
         return f"{url}: {getattr(error, 'reason', error)}"

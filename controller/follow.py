@@ -1,5 +1,6 @@
 """A copy of the controller's state on an agent's host, kept by asking for it."""
 
+import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -32,8 +33,9 @@ class Follower:
         try:
             self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else None
             self._token()
-        except (OSError, ssl.SSLError) as error:
-            raise FollowError(f"{ca_file or token_file}: can't be read: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise FollowError(f"{ca_file or token_file}: can't be read: {reason}") from error
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._generation = loads(path.read_bytes()).generation
@@ -42,7 +44,12 @@ class Follower:
 
     def step(self) -> str:
         """Asks once. What is new, in words, or "". FollowError or StoreError if that failed."""
-        request = urllib.request.Request(self._url, headers={"Authorization": f"Bearer {self._token()}"})
+        try:
+            token = self._token()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", error)
+            raise FollowError(f"{self._token_file}: can't be read: {reason}") from None
+        request = urllib.request.Request(self._url, headers={"Authorization": f"Bearer {token}"})
         if self._etag and self._path.exists():
             request.add_header("If-None-Match", self._etag)
         try:
@@ -54,6 +61,8 @@ class Follower:
                 return ""
             hint = ": its token is not known there" if error.code == 401 else ""
             raise FollowError(f"{self._url} answered {error.code}{hint}") from None
+        except http.client.HTTPException as error:
+            raise FollowError(f"{self._url} gave no answer of HTTP: {error!r}") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise FollowError(f"{self._url} can't be reached: {reason}") from None

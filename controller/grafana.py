@@ -1,5 +1,6 @@
 """Changes of the state as annotations in Grafana."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -34,5 +35,5 @@ def annotate(url: str, token_file: Path | None, entry: Entry) -> None:
         urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
         raise AnnotationError(f"{url}: an annotation was answered with {error.code}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise AnnotationError(f"{url}: can't be annotated: {getattr(error, 'reason', error)}") from None

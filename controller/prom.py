@@ -1,5 +1,6 @@
 """What Prometheus knows of a rollout, by its HTTP API."""
 
+import http.client
 import json
 import math
 import ssl
@@ -80,6 +81,8 @@ class Prometheus:
             result = content["data"]["result"]
         except urllib.error.HTTPError as error:
             raise PrometheusError(f"{url} answered {error.code}: {_why(error)}") from None
+        except http.client.HTTPException as error:
+            raise PrometheusError(f"{url}: no answer of HTTP: {error!r}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PrometheusError(f"{url}: no answer that can be used: {getattr(error, 'reason', error)}") from None
         if not isinstance(result, list):
@@ -90,7 +93,7 @@ class Prometheus:
 def _why(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read(65536))["error"])[:500]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return error.reason
 
 

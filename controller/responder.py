@@ -18,6 +18,7 @@ from controller import actions, rollouts
 from controller.config import Action, Settings
 from controller.prom import PrometheusError
 from controller.store import Entry, Store, StoreError, iso
+from exporter.faults import where
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,11 @@ class Responder:
         return outcome
 
     def _take(self, alert: Alert) -> Outcome:
-        outcome = self._decide(alert)
+        try:
+            outcome = self._decide(alert)
+        except Exception as error:  # the other alerts of the message are still to be acted on
+            fault = f"a fault of the controller: {where(error)}"
+            outcome = self._failed(alert, "alerts", "fault", fault, retry=True)
         first = (*alert.key, outcome.result)
         if first not in self._told:
             self._told[first] = None

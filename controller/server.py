@@ -5,8 +5,9 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,13 +131,14 @@ class Server:
             self.metrics.failed("verdicts", "metadata")
             self._tell_once(problem)
         for rollout in rollouts:
-            verdict = self._judge.verdict(rollout, self._store.now)
-            found.append((rollout, verdict))
-            said = f"{verdict.decision}, {'; '.join(verdict.reasons)}"
-            if self._told_of_rollouts.get(rollout.agent) != verdict.decision:
-                self._told_of_rollouts[rollout.agent] = verdict.decision
-                log.info("%s, rollout %s, %s %%: %s", rollout.agent, rollout.id, rollout.stage, said)
-            self._follow(rollout, verdict)
+            with self._faults("verdicts"):
+                verdict = self._judge.verdict(rollout, self._store.now)
+                found.append((rollout, verdict))
+                said = f"{verdict.decision}, {'; '.join(verdict.reasons)}"
+                if self._told_of_rollouts.get(rollout.agent) != verdict.decision:
+                    self._told_of_rollouts[rollout.agent] = verdict.decision
+                    log.info("%s, rollout %s, %s %%: %s", rollout.agent, rollout.id, rollout.stage, said)
+                self._follow(rollout, verdict)
         self.metrics.verdicts(found)
 
     def _follow(self, rollout: Rollout, verdict: Verdict) -> None:
@@ -219,14 +221,20 @@ class Server:
     async def _repeat(self, every: float, thread: str, work: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(every)
-            try:
+            with self._faults(thread):
                 await self._in(thread, work)
-            except (StoreError, Refused) as error:
-                self.metrics.failed(thread, "state")
-                self._tell_once(str(error))
-            except Exception as error:
-                self.metrics.failed(thread, "fault")
-                log.error("%s failed, which is a fault of the controller: %s", thread, where(error))
+
+    @contextmanager
+    def _faults(self, what: str) -> Iterator[None]:
+        """Tells and counts what goes wrong, and goes on after it."""
+        try:
+            yield
+        except (StoreError, Refused) as error:
+            self.metrics.failed(what, "state")
+            self._tell_once(str(error))
+        except Exception as error:
+            self.metrics.failed(what, "fault")
+            log.error("%s failed, which is a fault of the controller: %s", what, where(error))
 
     async def _in(self, thread: str, work: Callable[..., _Result], *arguments: Any) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads[thread], work, *arguments)

@@ -14,6 +14,7 @@ from controller.plan import DEFAULT, Plan
 from controller.prom import Prometheus, PrometheusError, increase, rollout_sums
 from controller.rollouts import Rollout
 from controller.verdict import Decision
+from tests.controller.babbler import babbler
 from tests.controller.prometheus import Samples, prometheus
 from tests.controller.states import BUNDLE, Clock, new_store
 
@@ -221,3 +222,8 @@ def test_a_bad_canary_is_to_be_rolled_back(
     assert main(["rollout", "advance", "--agent", "support", "--prometheus", url, "--reason", "x"]) == 10
     assert main(["rollout", "override", "--agent", "support", "--prometheus", url, "--reason", "on my word"]) == 0
     assert "overruled: roll back" in capsys.readouterr().err
+
+
+def test_what_is_no_prometheus_is_an_error_that_names_it() -> None:
+    with babbler() as url, pytest.raises(PrometheusError, match=r"no answer of HTTP.*220 mail"):
+        Prometheus(url).value("up")

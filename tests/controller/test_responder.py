@@ -371,6 +371,19 @@ def test_where_prometheus_can_not_be_asked_the_breaker_waits_and_that_is_counted
     assert ("failed", "breaker", "prometheus") in site.counted.all
 
 
+def test_an_alert_that_fails_holds_up_no_other(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+
+    def fault(agent: str, now_only: bool) -> bool:
+        raise ZeroDivisionError
+
+    site.responder = Responder(site.settings, site.store, site.counted, fault)
+    site.change(actions.add_agent(site.store.read(), "other", BUNDLE))
+    found = site.responder.take([replace(anomaly(site), agent="other"), alert(site)])
+    assert [(outcome.result, outcome.retry) for outcome in found] == [("fault", True), ("done", False)]
+    assert site.breaker() == "open"
+
+
 # -- people win -------------------------------------------------------------------------------------------------------
 
 

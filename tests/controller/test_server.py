@@ -23,6 +23,7 @@ from controller.server import Server
 from controller.store import Store
 from controller.verdict import Decision, Verdict
 from exporter.config import Address, ConfigError, keys, load_as
+from tests.controller.babbler import babbler
 from tests.controller.states import BUNDLE, START, Clock, new_store
 
 WRITER, READER = {"Authorization": "Bearer writer"}, {"Authorization": "Bearer reader"}
@@ -279,6 +280,13 @@ async def test_a_token_that_is_named_goes_before_that_of_the_environment(
         assert await by_hand(capsys, *words, "--url", at.url) == (0, "nothing waits\n")
 
 
+def test_what_is_no_controller_is_told_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "token").write_text("t")
+    with babbler() as url:
+        assert main(["controller", "pending", "--url", url, "--token-file", str(tmp_path / "token")]) == 2
+    assert "no answer of HTTP" in capsys.readouterr().err
+
+
 def test_a_token_file_that_is_not_there_is_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,6 +336,31 @@ async def test_a_rollout_is_rolled_back_by_itself_where_its_settings_say_so(
         assert ("canary" not in config.variants) is rolls_back
         series = 'agent_rollout_verdict{agent="support",rollout="r3",stage="5"}'
         assert await at.sample(series) == verdict.decision.sample
+
+
+class Failing(Judged):
+    """A judge that one agent's rollout is too much for."""
+
+    def verdict(self, rollout: Rollout, now: float) -> Verdict:
+        if rollout.agent == "other":
+            raise ZeroDivisionError
+        return self.says
+
+
+async def test_a_rollout_that_can_not_be_judged_holds_up_no_other(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+
+        def two(state: State) -> State:
+            state = actions.add_agent(state, "other", BUNDLE)
+            for name in ("other", "support"):
+                state = rollouts.start(state, name, replace(BUNDLE, max_iter=9), DEFAULT, now=START)
+            return state
+
+        at.store.change(two, action="x", agent="", who="ann", why="x")
+        at.server._judge = Failing(Verdict(Decision.ROLL_BACK, ("x3.5",), hard=True))  # type: ignore[assignment]
+        at.server.judge()
+        assert "canary" not in actions.config_of(at.store.read(), "support").variants
+        assert await at.sample('agent_controller_failures_total{action="verdicts",why="fault"}') == 1
 
 
 async def test_a_rollout_whose_metadata_was_spoilt_by_hand_holds_up_no_other(tmp_path: Path) -> None:
@@ -427,6 +460,23 @@ async def test_a_follower_takes_no_older_state_than_its_own(tmp_path: Path) -> N
         at.store.path.write_bytes(old)
         with pytest.raises(FollowError, match="older than"):
             await asyncio.to_thread(Follower(at.url, tmp_path / "reader", copy).step)
+
+
+async def test_a_follower_whose_token_is_missing_for_a_moment_goes_on(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+        token = tmp_path / "reader"
+        follower = Follower(at.url, token, tmp_path / "copy.json")
+        token.rename(tmp_path / "away")
+        with pytest.raises(FollowError, match="reader: can't be read: No such file"):
+            await asyncio.to_thread(follower.step)
+        (tmp_path / "away").rename(token)
+        assert await asyncio.to_thread(follower.step)
+
+
+def test_a_follower_of_something_that_is_no_controller_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("t")
+    with babbler() as url, pytest.raises(FollowError, match=r"no answer of HTTP.*220 mail"):
+        Follower(url, tmp_path / "token", tmp_path / "copy.json").step()
 
 
 async def test_a_follower_with_a_wrong_token_is_told_so(tmp_path: Path) -> None:
