@@ -219,7 +219,8 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(_json(rollout, verdict))
     else:
-        print("\n".join(report.lines(rollout, verdict, time.time())))
+        taken_back = rollouts.taken_back(store_of(options).entries(), rollout)
+        print("\n".join(report.lines(rollout, verdict, time.time(), taken_back)))
     return verdict.decision.exit_code
 
 

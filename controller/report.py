@@ -1,7 +1,7 @@
 """A verdict in words, for someone who is tired: what, why, since when, what is missing, what to type."""
 
 from controller.rollouts import Rollout
-from controller.store import iso
+from controller.store import Entry, iso
 from controller.verdict import Decision, Measured, Verdict
 
 _REASONS = 2
@@ -13,8 +13,8 @@ _DO = {
 }
 
 
-def lines(rollout: Rollout, verdict: Verdict, now: float) -> list[str]:
-    """At most ten lines."""
+def lines(rollout: Rollout, verdict: Verdict, now: float, taken_back: Entry | None = None) -> list[str]:
+    """At most ten lines. `taken_back`: the change by which a person took back an automatic rollback."""
     hours = (now - rollout.stage_started) / 3600
     head = f"{verdict.decision.upper()}: {rollout.agent}, rollout {rollout.id}, {rollout.stage} % of users"
     found = [f"{head} for {_span(hours)} (since {iso(rollout.stage_started)})"]
@@ -34,6 +34,8 @@ def lines(rollout: Rollout, verdict: Verdict, now: float) -> list[str]:
     following = rollout.plan.after(rollout.percent)
     found.append(f"next     {f'{following.name} %' if following else '100 %: the canary becomes stable'}")
     found.append(f"do       {_DO[verdict.decision].format(agent=rollout.agent)}")
+    if taken_back is not None:
+        found[-1] += f"; not rolled back by itself, since {taken_back.who} took that back by {taken_back.id}"
     return found
 
 

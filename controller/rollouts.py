@@ -2,6 +2,7 @@
 decided by who calls them."""
 
 import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -18,7 +19,7 @@ from controller.actions import (
     without_canary,
 )
 from controller.plan import BadPlan, Plan, Stage
-from controller.store import iso
+from controller.store import Entry, iso
 
 AutoRollback = Literal["hard", "any", "off"]
 
@@ -83,6 +84,23 @@ def rollout_of(state: State, agent: str) -> Rollout:
     if found is None:
         raise Refused(f"agent {agent}: no rollout runs; agent-oncall rollout start --agent {agent} begins one")
     return found
+
+
+def taken_back(history: Iterable[Entry], rollout: Rollout) -> Entry | None:
+    """The change by which a person took back an automatic rollback of this rollout; None if nobody did."""
+    key, automatic = f"{rollout.agent}.config", set()
+    for entry in history:
+        if entry.void:
+            continue
+        if entry.action == "rollout back" and entry.trigger is not None and _of(entry.before.get(key)) == rollout.id:
+            automatic.add(f"undo {entry.id}")
+        elif entry.action in automatic:
+            return entry
+    return None
+
+
+def _of(flag: object) -> object:
+    return flag["metadata"].get("rollout") if isinstance(flag, Mapping) else None
 
 
 def start(

@@ -146,6 +146,11 @@ class Server:
         if verdict.decision is Decision.ROLL_BACK and (
             rollout.auto_rollback == "any" or (rollout.auto_rollback == "hard" and verdict.hard)
         ):
+            if (undo := steps.taken_back(self._store.entries(), rollout)) is not None:
+                self._tell_once(
+                    f"{agent}: rollout {rollout.id} is left to people: {undo.who} took a rollback back by {undo.id}"
+                )
+                return
             action, decide = "rollout back", lambda state: _same_stage(state, rollout, steps.back(state, agent))
         elif verdict.decision is Decision.PROMOTE and rollout.auto_promote:
             now = self._store.now

@@ -338,6 +338,25 @@ async def test_a_rollout_is_rolled_back_by_itself_where_its_settings_say_so(
         assert await at.sample(series) == verdict.decision.sample
 
 
+async def test_a_rollback_that_a_person_took_back_is_not_repeated_and_status_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with site(tmp_path) as at:
+        at.store.change(
+            lambda state: rollouts.start(state, "support", replace(BUNDLE, max_iter=9), DEFAULT, now=START),
+            action="rollout start", agent="support", who="ann", why="x",
+        )  # fmt: skip
+        at.server._judge = Judged(Verdict(Decision.ROLL_BACK, ("x3.5",), hard=True))  # type: ignore[assignment]
+        at.server.judge()
+        back = at.store.entries()[-1]
+        undo = at.store.undo(back.id, who="ann", why="the cost is of another team's test")
+        at.server.judge()
+        assert "canary" in actions.config_of(at.store.read(), "support").variants
+        where = ["--state", str(at.store.path), "--prometheus", "http://127.0.0.1:9"]
+        await asyncio.to_thread(main, ["rollout", "status", "--agent", "support", *where])
+        assert f"since ann took that back by {undo.id}" in capsys.readouterr().out
+
+
 class Failing(Judged):
     """A judge that one agent's rollout is too much for."""
 
