@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ _EXAMPLE = """\
   agent-oncall state log --agent support
   agent-oncall state follow --url http://controller:9465 --token-file state.token --state /state/flags.json
 """
+
+_ASSUMED = ("temperature", "max_iter", "tool_schema")
+"""Of a first version, what has the runtime's own default where it isn't given."""
 
 
 def add(subparsers: Any) -> None:
@@ -117,6 +121,8 @@ def version_changes(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _init(options: argparse.Namespace) -> int:
+    from agent_oncall.runtime import Config
+
     store = store_of(options)
     changes = version_changes(options)
     if options.recover:
@@ -127,7 +133,7 @@ def _init(options: argparse.Namespace) -> int:
         return fail("state init", "--agent is needed: whose version is this?")
     bundle: Bundle | None = None
     if options.agent:
-        usual = {"temperature": 0.0, "max_iter": 25, "tool_schema": ""}
+        usual = {key.name: key.default for key in fields(Config) if key.name in _ASSUMED}
         missing = [f"--{key.replace('_', '-')}" for key in ("model", "provider", "prompt") if key not in changes]
         if missing or "prompt_version" not in changes:
             return fail(
@@ -151,6 +157,9 @@ def _init(options: argparse.Namespace) -> int:
         who=options.who,
         why=options.reason,
     )
+    assumed = [f"--{key.replace('_', '-')} {usual[key]}" for key in _ASSUMED if key not in changes and usual[key] != ""]
+    if entry is not None and assumed:
+        print(f"assumed, by the runtime's own defaults: {', '.join(assumed)}")
     return tell(entry, f"{options.agent}: is there already, with this version")
 
 

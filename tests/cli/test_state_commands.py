@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent_oncall.experiments import records_file
+from agent_oncall.runtime import Config
 from agent_oncall.schema import loads
 from cli.main import main
 
@@ -35,6 +36,16 @@ def test_init_makes_a_state_that_is_valid(state: Path, capsys: pytest.CaptureFix
     assert main(["state", "check"]) == 0
     assert "valid, generation 2, 1 agents" in capsys.readouterr().out
     assert state.stat().st_mode & 0o777 == 0o600
+
+
+def test_init_assumes_the_runtimes_own_defaults_and_says_so(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config(model="gpt-4o-2024-08-06", provider="openai")
+    assert main(["state", "init", "--agent", "other", *VERSION, "--max-iter", "12", *WHY]) == 0
+    found = loads(state.read_bytes()).agents["other"].config
+    assert found is not None
+    assert (found.variants["stable"].temperature, found.variants["stable"].max_iter) == (config.temperature, 12)
+    printed = capsys.readouterr().out
+    assert "assumed, by the runtime's own defaults: --temperature 1.0\n" in printed
 
 
 def test_init_refuses_an_alias(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
