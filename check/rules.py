@@ -84,9 +84,28 @@ def same_rules(groups: Sequence[Group], site: Site, found: Sequence[Mapping[str,
     ]
     for what in wrong:
         yield Finding(what, LOAD_THEM)
-    if not missing and not wrong:
+    twice = list(_elsewhere(groups, found))
+    for what in twice:
+        yield Finding(what, "take it out of rule_files: what it holds is evaluated, and told, twice")
+    if not missing and not wrong and not twice:
         count = sum(len(group.rules) for group in groups)
         yield Finding(f"rules: {len(groups)} groups, {count} rules, as generated")
+
+
+def _elsewhere(groups: Sequence[Group], found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Groups of other names that hold what ours do."""
+    names = {rule.name if isinstance(rule, Alert) else rule.record for group in groups for rule in group.rules}
+    ours = {group.name for group in groups}
+    for group in found:
+        # A Watchdog without a cause is one of somebody else, and stays where it is.
+        held = [
+            rule["name"]
+            for rule in group["rules"]
+            if rule["name"] in names and (rule["name"] != "Watchdog" or (rule.get("labels") or {}).get("cause"))
+        ]
+        if held and group["name"] not in ours:
+            file = f" ({group['file']})" if group.get("file") else ""
+            yield f"group {group['name']}{file} is not generated, and holds {listed(dict.fromkeys(held))}"
 
 
 def _differences(group: str, ours: list[Rule], theirs: list[Rule]) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from alert_rules.routing import (
     alertmanager_config,
     alertmanager_fragment,
 )
+from alert_rules.text import HEADER
 from alert_rules.thresholds import BadThreshold, Thresholds, load
 from cli.options import add_rule_options, site, url, url_or_none
 from dashboards.generate import PROMETHEUS_URL, TEMPO_URL, dashboard_files, grafana_files
@@ -38,7 +40,8 @@ The latter two go to the standard output unless --out names a folder.
 
 Secrets are never written: Alertmanager reads the files pagerduty_routing_key, slack_api_url and controller_token in
 --secrets-dir.
-exit codes: 0 written, or with --check nothing is stale; 1 something is stale; 2 a setting can't be used (it is named)
+exit codes: 0 written, or with --check nothing is stale; 1 something is stale or left over; 2 a setting can't be used
+(it is named)
 """
 
 _PROVISIONING = Path("provisioning")
@@ -57,7 +60,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument("--format", choices=sorted(_FORMATS), default="files", help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {_PROVISIONING}, for --format files")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that are stale")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 and name the files that are stale or left over"
+    )
     add_rule_options(parser)
     prometheus = parser.add_argument_group("Prometheus")
     prometheus.add_argument(
@@ -112,7 +117,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def run(options: argparse.Namespace) -> int:
     try:
-        files = _FORMATS[options.format](options, load(options.thresholds))
+        thresholds = load(options.thresholds)
+        files = _FORMATS[options.format](options, thresholds)
     except BadThreshold as error:
         print(f"generate: {error}", file=sys.stderr)
         return 2
@@ -125,12 +131,15 @@ def run(options: argparse.Namespace) -> int:
         return 0
     try:
         stale = [name for name, text in files.items() if _read(out / name) != text.encode()]
+        left_over = _left_over(out, files, _all_names(options, thresholds)) if options.check else []
     except OSError as error:
         return _unusable(out, error)
     if options.check:
         for name in stale:
             print(f"stale: {out / name}")
-        return 1 if stale else 0
+        for path in left_over:
+            print(f"not generated any more: {path}: remove it, a server may still load it")
+        return 1 if stale or left_over else 0
     try:
         for name in stale:
             path = out / name
@@ -219,6 +228,23 @@ def _text(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return text
+
+
+def _all_names(options: argparse.Namespace, thresholds: Thresholds) -> set[str]:
+    """The files of all formats, which may share a folder."""
+    return {name for write in _FORMATS.values() for name in write(options, thresholds)}
+
+
+def _left_over(out: Path, files: Collection[str], known: Collection[str]) -> list[Path]:
+    """What `generate` wrote into the folders of these files at another time, and would write no more."""
+    return [
+        path
+        for folder in sorted({(out / name).parent for name in files})
+        for path in sorted(folder.glob("*.yml"))
+        if str(path.relative_to(out)) not in known
+        and path.is_file()
+        and (_read(path) or b"").startswith(HEADER.encode())
+    ]
 
 
 def _read(path: Path) -> bytes | None:

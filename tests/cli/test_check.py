@@ -104,6 +104,11 @@ def misconfigure(data: Path, ports: Ports) -> None:
     # Two series where the label agent is gone: no expression that joins them can be evaluated.
     broken = "groups: [{name: agent-cost, rules: [{record: 'agent:seen', expr: 'up * on () group_right () up'}]}]"
     (rules / "agent-cost.yml").write_text(broken, encoding="utf-8")
+    # As if left from a version that had it in this group; and a heartbeat of somebody else.
+    old = "groups: [{name: agent-old, rules: [{alert: AgentToolValidityLow, expr: vector(0) > 1}]}]"
+    (rules / "agent-old.yml").write_text(old, encoding="utf-8")
+    general = "groups: [{name: general, rules: [{alert: Watchdog, expr: vector(1), labels: {severity: none}}]}]"
+    (rules / "general.yml").write_text(general, encoding="utf-8")
     (data / "prometheus" / "prometheus.yml").write_text(
         f"""
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
@@ -429,6 +434,14 @@ async def test_a_receiver_that_fails_beside_one_that_does_not_is_told(tmp_path: 
             await asyncio.to_thread(post, url, P1, WATCHDOG)
 
             await failing(url, "notifications by webhook (receivers controller, watchdog) have failed")
+
+
+async def test_a_group_that_repeats_generated_rules_is_named_with_its_file(wrong_prometheus: list[str]) -> None:
+    [problem] = [line for line in wrong_prometheus if "is not generated, and holds" in line]
+
+    assert "group agent-old (" in problem
+    assert "agent-old.yml)" in problem
+    assert "AgentToolValidityLow" in problem
 
 
 async def test_servers_that_do_not_answer_are_named() -> None:

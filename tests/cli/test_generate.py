@@ -49,6 +49,29 @@ def test_check_of_what_was_generated_is_content(tmp_path: Path) -> None:
     assert main(["generate", "--out", str(tmp_path), "--check"]) == 0
 
 
+def test_check_names_a_file_that_was_generated_once_and_is_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["generate", "--out", str(tmp_path)])
+    rules = tmp_path / "prometheus" / "rules"
+    (rules / "agent-old.yml").write_bytes((rules / "agent-cost.yml").read_bytes())
+    (rules / "mine.yml").write_text("groups: []\n", encoding="utf-8")
+    capsys.readouterr()
+
+    assert main(["generate", "--out", str(tmp_path), "--check"]) == 1
+
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"not generated any more: {rules / 'agent-old.yml'}")
+
+
+def test_check_of_one_format_leaves_another_in_the_same_folder_alone(tmp_path: Path) -> None:
+    formats = ("prometheus-operator", "alertmanager-fragment")
+    for name in formats:
+        main(["generate", "--format", name, "--out", str(tmp_path)])
+
+    assert [main(["generate", "--format", name, "--out", str(tmp_path), "--check"]) for name in formats] == [0, 0]
+
+
 def test_thresholds_of_a_file_reach_the_rules(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yml"
     mine.write_text("support-bot: {error_rate: 0.4}", encoding="utf-8")
