@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
@@ -152,7 +152,8 @@ class Runtime:
     def as_task(
         self, *, user: Callable[_P, str | None], task_type: str = ""
     ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-        """Makes each call of a function, or of an async one, a task; current_task() gives it inside.
+        """Makes each call of a function, or of an async one, a task; current_task() gives it inside. What a function
+        returns to be awaited is part of the task.
 
         `user` is called with the same arguments and returns the user's id; where it fails the task has none.
         """
@@ -168,19 +169,30 @@ class Runtime:
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
                 raise TypeError(f"{function.__qualname__} is a generator: use `with rt.task(...)` inside it")
 
-            if inspect.iscoroutinefunction(function):
+            if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
 
                 @wraps(function)
                 async def in_async_task(*args: _P.args, **kwargs: _P.kwargs) -> Any:
                     async with self.task(user_of(*args, **kwargs), task_type=task_type):
-                        return await function(*args, **kwargs)
+                        return await cast(Awaitable[Any], function(*args, **kwargs))
 
                 return cast(Callable[_P, _R], in_async_task)
 
             @wraps(function)
             def in_task(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-                with self.task(user_of(*args, **kwargs), task_type=task_type):
-                    return function(*args, **kwargs)
+                with self.task(user_of(*args, **kwargs), task_type=task_type) as task:
+                    result = function(*args, **kwargs)
+                    if later := inspect.isawaitable(result):
+                        task.hand_over()
+                if later:
+                    return cast(_R, _awaited(task, cast(Awaitable[object], result)))
+                if inspect.isgenerator(result) or inspect.isasyncgen(result):
+                    name = getattr(function, "__qualname__", repr(function))
+                    self._once(
+                        ("generator", name),
+                        f"{name} returns a generator, whose work is no part of the task: use `with rt.task(...)` in it",
+                    )
+                return result
 
             return in_task
 
@@ -388,6 +400,11 @@ class Runtime:
         if what not in self._noted and len(self._noted) < _MOST_NOTED:
             self._noted.add(what)
             _log.warning("agent %s: %s", self.agent, text, exc_info=exc_info)
+
+
+async def _awaited(task: Task, result: Awaitable[object]) -> object:
+    async with task:
+        return await result
 
 
 _runtimes: "weakref.WeakSet[Runtime]" = weakref.WeakSet()

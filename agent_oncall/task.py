@@ -57,8 +57,25 @@ class Choice:
 
 def current_task() -> "Task | None":
     """The task in whose `with` block this runs, also in async code and in threads that carry the context."""
-    found = otel_context.get_value(_KEY)
-    return found if isinstance(found, Task) else None
+    return _running()[0]
+
+
+def _running() -> "tuple[Task | None, Context | None]":
+    """The current task, and the context to go back to where the current one is of a task that has ended: generators
+    that end in another order than they began, or in another context, leave theirs behind."""
+    found, back = otel_context.get_value(_KEY), None
+    while isinstance(found, Task):
+        if not found._ended:
+            return found, back
+        back = tracing.outside(found._token)
+        found = otel_context.get_value(_KEY, back)
+    return None, back
+
+
+def _leave_ended() -> None:
+    _, back = _running()
+    if back is not None:
+        otel_context.attach(back)
 
 
 class _Block:
@@ -108,6 +125,8 @@ class Task(_Block):
         self._input_len = input_len
         self._breaker = TaskBreaker(runtime.limits)
         self._begun = False
+        self._ended = False
+        self._handed_over = False
         self._account: Account | None = None
         self._span: Span = INVALID_SPAN
         self._token: Token[Context] | None = None
@@ -131,6 +150,10 @@ class Task(_Block):
         raise AttributeError(name)
 
     def __enter__(self) -> Self:
+        if self._handed_over:
+            self._handed_over = False
+            self._token = tracing.enter(self._span, {**tracing.stamped(self.attributes), _KEY: self})
+            return self
         if self._begun:
             raise RuntimeError("the task has begun before: make one for each request")
         runtime = self._runtime
@@ -156,6 +179,7 @@ class Task(_Block):
             attributes["task.type"] = self.task_type
         if self._input_len is not None:
             attributes["task.input_len"] = self._input_len
+        _leave_ended()
         self._span = tracing.start(runtime.tracer, tracing.TASK, attributes)
         self._token = tracing.enter(self._span, {**tracing.stamped(choice.stamps), _KEY: self})
         return self
@@ -165,9 +189,17 @@ class Task(_Block):
     ) -> None:
         try:
             tracing.leave(self._token)
+            if self._handed_over and error is None:
+                return
+            self._ended = True
+            _leave_ended()
             self._end(error)
         except Exception:
             _log.warning("agent %s: a task's end was not noted", self._runtime.agent, exc_info=True)
+
+    def hand_over(self) -> None:
+        """The block ends and the task does not: it goes on in the next block, maybe in another context."""
+        self._handed_over = True
 
     def iteration(self, *, purpose: Purpose | None = None, reserve_usd: float | None = None) -> "Iteration":
         """One turn of the loop, for `with` or `async with`: the LLM call and the tool calls it asks for.
@@ -499,13 +531,15 @@ def _count(value: object) -> int | None:
 
 
 def _number(value: object) -> float | None:
+    if type(value) is float:
+        return value if 0 <= value < math.inf else None
     if value is None or isinstance(value, (bool, str, bytes, bytearray)):
         return None
     try:
         found = float(value)  # type: ignore[arg-type]  # Decimal, Fraction, NumPy's, ...
     except Exception:  # no number, or too large
         return None
-    return found if math.isfinite(found) and found >= 0 else None
+    return found if 0 <= found < math.inf else None
 
 
 def _text(value: object) -> str:

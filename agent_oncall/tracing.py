@@ -55,8 +55,20 @@ def stamped(attributes: Attributes) -> dict[str, object]:
 
 
 def leave(token: Token[Context] | None) -> None:
-    if token is not None:
-        otel_context.detach(token)  # logs what goes wrong
+    """Not by opentelemetry's detach(): that logs a traceback where the context is another, which is ordinary: the event
+    loop ends an abandoned async generator in one of its own."""
+    if token is None:
+        return
+    try:
+        token.var.reset(token)
+    except (ValueError, RuntimeError):
+        return
+
+
+def outside(token: Token[Context] | None) -> Context:
+    """The context that was current before enter()."""
+    found = None if token is None else token.old_value
+    return found if isinstance(found, Context) else Context()
 
 
 def end(span: Span, attributes: Attributes, error: str = "") -> None:

@@ -4,9 +4,10 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -409,6 +410,98 @@ def test_a_generator_can_not_be_decorated(world: World) -> None:
         @world.runtime().as_task(user=lambda: None)
         def handle() -> object:
             yield 1
+
+
+async def answer(name: str) -> str:
+    await asyncio.sleep(0)
+    task = current_task()
+    assert task is not None
+    return f"{name} {task.user_id}"
+
+
+class Answering:
+    async def __call__(self, name: str) -> str:
+        return await answer(name)
+
+
+@wraps(answer)
+def wrapped(name: str) -> Awaitable[str]:
+    return answer(name)
+
+
+@pytest.mark.parametrize("function", [wrapped, lambda name: asyncio.ensure_future(answer(name)), Answering()])
+async def test_what_a_decorated_function_returns_to_be_awaited_is_part_of_the_task(
+    world: World, function: Callable[..., Awaitable[str]]
+) -> None:
+    handle = world.runtime().as_task(user=lambda name: name)(function)
+
+    awaited = handle("u1")
+    assert world.spans("agent.task") == []
+    assert current_task() is None
+    assert await asyncio.create_task(awaited) == "u1 u1"  # type: ignore[arg-type]
+    assert len(world.spans("agent.task")) == 1
+
+
+def test_a_decorated_function_that_returns_a_generator_is_told_of(world: World, said: Callable[[], str]) -> None:
+    @world.runtime().as_task(user=lambda: "u1")
+    def handle() -> Iterator[int]:
+        return iter_later()
+
+    def iter_later() -> Iterator[int]:
+        yield 1
+
+    assert list(handle()) == [1]
+    assert "returns a generator, whose work is no part of the task" in said()
+
+
+def test_a_task_that_has_ended_is_never_the_current_one(world: World) -> None:
+    runtime = world.runtime()
+
+    def stream(name: str) -> Iterator[str]:
+        with runtime.task(name, task_id=name) as task, task.iteration():
+            yield name
+
+    with runtime.task("around") as around:
+        first, second = stream("first"), stream("second")
+        for each in (first, second):
+            next(each)
+        first.close()  # type: ignore[attr-defined]
+        second.close()  # type: ignore[attr-defined]
+        assert current_task() is around
+        with world.tracers.get_tracer("http").start_as_current_span("POST"):
+            pass
+    assert current_task() is None
+    (post,) = world.spans("POST")
+    root = world.spans("agent.task")[-1]
+    assert post.parent is not None
+    assert post.parent.span_id == root.context.span_id
+
+
+async def test_an_abandoned_async_generator_ends_its_task_and_logs_no_error(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = world.runtime()
+    ended = asyncio.Event()
+
+    async def stream() -> AsyncIterator[int]:
+        try:
+            async with runtime.task("u1") as task, task.iteration():
+                yield 1
+        finally:
+            ended.set()
+
+    async for _ in stream():
+        break
+    gc.collect()
+    await ended.wait()
+
+    assert len(world.spans("agent.task")) == 1
+    assert current_task() is None
+    assert [record for record in caplog.records if record.levelname == "ERROR" and "state file" not in record.msg] == []
+    with runtime.task("u2"):
+        pass
+    first, second = world.spans("agent.task")
+    assert first.context.trace_id != second.context.trace_id
 
 
 def test_a_decorated_function_raises_what_a_block_would(world: World) -> None:
