@@ -46,6 +46,12 @@ def add(subparsers: Any) -> None:
     command.add_argument("--agent", metavar="NAME", help="an agent to add; without it, an empty state is made")
     version_options(command)
     command.add_argument("--recover", action="store_true", help="make a lost or broken file anew from the audit log")
+    command.add_argument(
+        "--generation",
+        type=int,
+        metavar="N",
+        help="the file's, at least: above that of a state which agents saw before; they tell it when they refuse one",
+    )
     change_options(command)
     command.set_defaults(run=told(_init, "state init"))
 
@@ -125,8 +131,11 @@ def _init(options: argparse.Namespace) -> int:
 
     store = store_of(options)
     changes = version_changes(options)
+    generation = 1 if options.generation is None else options.generation
+    if generation < 1:
+        return fail("state init", f"--generation {generation}: 1 or more is needed")
     if options.recover:
-        state = store.recover(who=options.who, why=options.reason)
+        state = store.recover(who=options.who, why=options.reason, generation=generation)
         print(f"{store.path}: made anew from {store.audit_path}, generation {state.generation}")
         return 0
     if changes and not options.agent:
@@ -144,8 +153,10 @@ def _init(options: argparse.Namespace) -> int:
         except StateError as error:
             return fail("state init", f"--{error.key.lstrip('.').replace('_', '-')}: {error.problem}")
     made = False
+    if store.path.exists() and options.generation is not None:
+        return fail("state init", f"--generation: {store.path} is there already; with --recover it is made anew")
     if not store.path.exists():
-        store.create(who=options.who, why=options.reason)
+        store.create(who=options.who, why=options.reason, generation=generation)
         made = True
         print(f"{store.path}: made")
     if bundle is None:

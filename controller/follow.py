@@ -72,8 +72,10 @@ class Follower:
             raise FollowError(f"{self._url} gave no valid state: {error}") from None
         if generation < self._generation and self._path.exists():
             raise FollowError(
-                f"{self._url} gave generation {generation}, older than {self._generation} here: a controller on an old "
-                f"copy? Remove {self._path} to take it"
+                f"{self._url} gave generation {generation}, older than {self._generation} here: is the controller on "
+                f"an old copy? If its state was made anew, there: agent-oncall state init --recover --generation "
+                f"{self._generation + 1}. To remove {self._path} is not enough: agents keep a copy (last_good) that "
+                "refuses it as well"
             )
         replace_file(self._path, body)
         self._etag, self._generation = etag, generation

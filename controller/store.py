@@ -121,8 +121,11 @@ class Store:
             entries[-1] = replace(entries[-1], void=True)
         return entries
 
-    def create(self, *, who: str, why: str) -> None:
-        """Makes an empty state where there is none. StoreError if one is there, or was by the log."""
+    def create(self, *, who: str, why: str, generation: int = 1) -> None:
+        """Makes an empty state of that generation where there is none. StoreError if one is there, or was by the log.
+
+        Agents that have seen another state take no smaller generation than that one's.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
             if self.path.exists():
@@ -132,10 +135,11 @@ class Store:
                     f"{self.path}: is gone, and {self.audit_path} tells what was in it: agent-oncall state init "
                     "--recover makes it anew"
                 )
-            self._write(State(), State(), action="state init", agent="", who=who, why=why, trigger=None)
+            before = State(generation=generation - 1)
+            self._write(before, State(), action="state init", agent="", who=who, why=why, trigger=None)
 
-    def recover(self, *, who: str, why: str) -> State:
-        """Makes the file anew from the log: every change that happened, in order.
+    def recover(self, *, who: str, why: str, generation: int = 1) -> State:
+        """Makes the file anew from the log: every change that happened, in order. Its generation is at least that one.
 
         With the file lost, whether the last change came is not known: where it closed a breaker, or switched an agent
         on, that is left to a person.
@@ -151,7 +155,7 @@ class Store:
                 _put(flags, {name: old for name, old in last.before.items() if _cuts(old) > _cuts(last.after[name])})
             if not flags:
                 raise StoreError(f"{self.audit_path}: tells of no change, so there is nothing to make a state of")
-            after = _state_of(flags)
+            after = replace(_state_of(flags), generation=generation - 1)
             self._write(after, after, action="state recover", agent="", who=who, why=why, trigger=None)
             return self.read()
 

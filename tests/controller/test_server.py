@@ -477,7 +477,7 @@ async def test_a_follower_takes_no_older_state_than_its_own(tmp_path: Path) -> N
         copy = tmp_path / "copy.json"
         await asyncio.to_thread(Follower(at.url, tmp_path / "reader", copy).step)
         at.store.path.write_bytes(old)
-        with pytest.raises(FollowError, match="older than"):
+        with pytest.raises(FollowError, match=r"older than 3 here.*state init --recover --generation 4.*last_good"):
             await asyncio.to_thread(Follower(at.url, tmp_path / "reader", copy).step)
 
 
