@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from cli.common import add_command, agent_option, change_options, store_of, tell, told
+from cli.common import add_command, agent_option, change_options, fail, store_of, tell, told
 from controller import actions, rollouts
 from controller.store import iso
 
@@ -40,6 +40,11 @@ def add(subparsers: Any) -> None:
         )
         agent_option(command)
         command.add_argument("--to", metavar="NAME", help=f"{what}, where it is not the latest earlier one")
+        if part == "model":
+            command.add_argument("--provider", metavar="NAME", help="of the model of --to")
+            command.add_argument(
+                "--pinned", action="store_true", default=None, help="the name of --to stands for one version"
+            )
         change_options(command)
         command.set_defaults(run=told(_restore, f"rollback {part}"), part=part)
     command = add_command(
@@ -75,9 +80,13 @@ def add(subparsers: Any) -> None:
 
 def _restore(options: argparse.Namespace) -> int:
     store = store_of(options)
+    given = {key: getattr(options, key, None) for key in ("provider", "pinned")}
+    also = {key: value for key, value in given.items() if value is not None}
+    if also and options.to is None:
+        return fail("rollback model", f"--{next(iter(also))}: says more of the model of --to, which is not given")
     entry = store.change(
         lambda state: actions.restore(
-            state, options.agent, options.part, store.entries(), options.to, now=iso(store.now)
+            state, options.agent, options.part, store.entries(), options.to, now=iso(store.now), also=also
         ),
         action=f"rollback {options.part}",
         agent=options.agent,
@@ -87,6 +96,9 @@ def _restore(options: argparse.Namespace) -> int:
     for experiment in actions.stopped_experiments(entry) if entry is not None else ():
         print(f"experiment {experiment} set the {options.part} of its users and is stopped")
     code = tell(entry, f"{options.agent}: runs that version already")
+    if entry is not None and options.part == "model" and options.to and "provider" not in also:
+        provider = actions.config_of(store.read(), options.agent).variants["stable"].provider
+        print(f"its provider is {provider}; --provider names another")
     if actions.config_of(store.read(), options.agent).default == "backup":
         print(
             f"{options.agent} is on its backup provider, so nobody gets that version before: "

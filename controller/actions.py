@@ -135,12 +135,13 @@ def restore(
     to: str | None = None,
     *,
     now: str,
+    also: Mapping[str, object] | None = None,
 ) -> State:
     """The latest earlier version of the agent whose prompt, or model, is another: all of it, as it ran then.
 
-    `to` is the prompt's version or the model's name wanted; if it never ran, only that key changes. A running rollout
-    ends, since what it is compared with changes, and so do A/B tests that set what is put back: their users would not
-    be reached.
+    `to` is the prompt's version or the model's name wanted, `also` what else is (provider, pinned); if that never ran,
+    only these keys change, and the provider with them where the model is the backup's. A running rollout ends, since
+    what it is compared with changes, and so do A/B tests that set what is put back: their users would not be reached.
     """
     agent, config = agent_of(state, name), config_of(state, name)
     stable = config.variants["stable"]
@@ -159,9 +160,17 @@ def restore(
                 f"off: agent-oncall rollback off --agent {name}"
             )
     else:
-        changed = PART[part][-1]
-        same = (b for b in earlier if getattr(b, changed) == to and (part == "model" or b.prompt == stable.prompt))
-        found = stable if getattr(stable, changed) == to else next(same, None) or _changed(stable, {changed: to})
+        wanted = {PART[part][-1]: to, **(also or {})}
+
+        def fits(bundle: Bundle) -> bool:
+            same = part == "model" or bundle.prompt == stable.prompt
+            return same and all(getattr(bundle, key) == value for key, value in wanted.items())
+
+        found = stable if fits(stable) else next(filter(fits, earlier), None)
+        backup = config.variants.get("backup")
+        if found is None and backup is not None and part == "model" and fits(backup):
+            wanted = {"model": backup.model, "provider": backup.provider, "pinned": backup.pinned}
+        found = found or _changed(stable, wanted)
     for experiment in overriding(agent, {part} | changed_parts(stable, found)):
         state = stop_experiment(state, name, experiment, now=now)
     if found == stable:

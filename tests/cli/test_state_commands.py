@@ -9,6 +9,7 @@ import pytest
 from agent_oncall.experiments import records_file
 from agent_oncall.runtime import Config
 from agent_oncall.schema import loads
+from agent_oncall.state import StateReader
 from cli.main import main
 
 VERSION = ["--model", "gpt-4o-2024-08-06", "--provider", "openai", "--prompt", "support@1.9.0"]
@@ -46,6 +47,25 @@ def test_init_assumes_the_runtimes_own_defaults_and_says_so(state: Path, capsys:
     assert (found.variants["stable"].temperature, found.variants["stable"].max_iter) == (config.temperature, 12)
     printed = capsys.readouterr().out
     assert "assumed, by the runtime's own defaults: --temperature 1.0\n" in printed
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_state_made_anew_is_taken_by_agents_that_saw_another(state: Path, tmp_path: Path, begun: bool) -> None:
+    for version in ("1.8.0", "1.7.0"):
+        assert main(["rollback", "prompt", *AGENT, "--to", version, *WHY]) == 0
+    last_good = tmp_path / "last_good.json"
+    seen = StateReader(state, last_good).current().generation
+    (state.parent / "audit.jsonl").unlink()
+    state.unlink()
+    generation = ["--generation", str(seen + 1)]
+    if begun:
+        assert main(["state", "init", "--agent", "new", *VERSION, *WHY]) == 0
+        assert set(StateReader(state, last_good).current().agents) == {"support"}
+        assert main(["state", "init", "--agent", "new", *VERSION, *generation, *WHY]) == 2
+        assert main(["state", "init", "--recover", *generation, *WHY]) == 0
+    else:
+        assert main(["state", "init", "--agent", "new", *VERSION, *generation, *WHY]) == 0
+    assert set(StateReader(state, last_good).current().agents) == {"new"}
 
 
 def test_init_refuses_an_alias(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +114,30 @@ def test_a_model_goes_back_and_forth(state: Path) -> None:
     assert model(state) == "gpt-4o-2024-11-20"
     assert main(["rollback", "model", *AGENT, *WHY]) == 0
     assert model(state) == "gpt-4o-2024-08-06"
+
+
+def test_a_model_of_the_backup_comes_with_the_backups_provider(state: Path) -> None:
+    backup = ["--model", "claude-sonnet-4-5-20250929", "--provider", "anthropic", "--max-iter", "9"]
+    assert main(["state", "backup", *AGENT, *backup, *WHY]) == 0
+    assert main(["rollback", "model", *AGENT, "--to", "claude-sonnet-4-5-20250929", *WHY]) == 0
+    config = loads(state.read_bytes()).agents["support"].config
+    assert config is not None
+    assert (config.variants["stable"].provider, config.variants["stable"].max_iter) == ("anthropic", 25)
+
+
+def test_a_model_that_never_ran_comes_with_the_provider_and_the_word_that_are_given(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = ["rollback", "model", *AGENT, "--to", "my-deployment", *WHY]
+    assert main(to) == 2
+    assert main([*to, "--pinned"]) == 0
+    assert "its provider is openai; --provider names another" in capsys.readouterr().out
+    assert main([*to, "--pinned", "--provider", "azure"]) == 0
+    config = loads(state.read_bytes()).agents["support"].config
+    assert config is not None
+    bundle = config.variants["stable"]
+    assert (bundle.model, bundle.provider, bundle.pinned) == ("my-deployment", "azure", True)
+    assert main(["rollback", "model", *AGENT, "--provider", "azure", *WHY]) == 2
 
 
 def test_the_backup_is_set_and_used(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,6 +336,44 @@ def test_a_broken_split_gives_no_result(two_hundred_users: Path, capsys: pytest.
 
 def test_without_records_there_is_no_data(two_hundred_users: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ab", "analyze", *AB]) == 12
+
+
+def test_a_file_of_records_that_is_named_has_to_be_there(
+    two_hundred_users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(two_hundred_users, 200)
+    there = records_file(two_hundred_users, "support", "warm")
+    assert main(["ab", "analyze", *AB, "--records", str(there), str(there.with_name("typo.jsonl"))]) == 2
+    assert "typo.jsonl: there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("users", ["-5", "0", "1"])
+def test_a_test_of_fewer_than_two_users_is_refused(
+    state: Path, capsys: pytest.CaptureFixture[str], users: str
+) -> None:
+    assert main(["ab", "start", *AB, "--temperature", "0.7", "--users", users, *WHY]) == 2
+    assert f"--users {users}: 2 or more" in capsys.readouterr().err
+
+
+def test_of_users_who_all_do_alike_nothing_is_concluded(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ["ab", "start", *AB, "--temperature", "0.7", "--users", "2", "--records", str(tmp_path / "ab"), *WHY]
+    assert main(start) == 0
+    recorded(tmp_path / "ab", 2)
+    capsys.readouterr()
+    assert main(["ab", "analyze", *AB]) == 0
+    assert "success can't be compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--variation=inf", "--tasks-per-user=inf", "--tasks-per-user=nan", "--variation=1e300", "--difference=nan",
+     "--difference=1e-200", "--difference=1e-12", "--base=nan", "--alpha=nan", "--correlation=nan", "--power=1e-400"],
+)  # fmt: skip
+def test_a_size_of_numbers_that_are_none_is_refused(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["ab", "size", "--base", "0.8", option]) == 2
+    assert capsys.readouterr().err.startswith("agent-oncall ab size: ")
 
 
 def test_a_name_is_used_once(two_hundred_users: Path, capsys: pytest.CaptureFixture[str]) -> None:
