@@ -161,6 +161,8 @@ def _start(options: argparse.Namespace) -> int:
         return fail("ab start", "say what is different in arm b, by --prompt-version, --model, --temperature, ...")
     planned: dict[str, Scalar] = {"difference": options.difference}
     if options.users is not None:
+        if options.users < 2:
+            return fail("ab start", f"--users {options.users}: 2 or more an arm are needed")
         planned["planned_users"] = options.users
     elif options.base is None:
         return fail(
@@ -217,6 +219,10 @@ def _analyze(options: argparse.Namespace) -> int:
     if not given:
         return fail("ab analyze", "--records PATH is needed: where the agents write the records")
     paths = [records_file(path, options.agent, options.experiment) if path.is_dir() else path for path in given]
+    # A folder has no file until its first record, and then nothing is missing; a file that was named is.
+    for path in options.records or ():
+        if not path.exists():
+            return fail("ab analyze", f"--records {path}: there is no such file or folder")
     try:
         records = ab.read([path for path in paths if path.exists()], options.experiment)
     except ab.RecordsError as error:
@@ -250,17 +256,20 @@ def _analyze(options: argparse.Namespace) -> int:
             f"{experiment.b_below / BUCKETS:.1%} that should be. Find out who is missing; no figure means anything"
         )
         return _say(options, found, text, _EARLY)
-    reached = all(users[arm] >= planned_users and tasks[arm] >= planned_tasks for arm in _arms())
+    reached = all(users[arm] >= max(planned_users, 2) and tasks[arm] >= planned_tasks for arm in _arms())
     if not reached:
         of_tasks = f" and {planned_tasks:,} tasks" if planned_tasks else ""
         text.append(f"too early: {planned_users:,} users{of_tasks} an arm were planned; nothing is concluded before")
         if options.peek is None:
             return _say(options, found, text, _EARLY)
         return _peek(options, records, experiment, found, text)
-    comparisons = [c for c in (ab.compare_success(records), ab.compare_cost(records)) if c is not None]
+    success = ab.compare_success(records)
+    comparisons = [c for c in (success, ab.compare_cost(records)) if c is not None]
     found["comparisons"] = [_plain(comparison) for comparison in comparisons]
     text += [_line(comparison) for comparison in comparisons]
-    if comparisons and not comparisons[0].proven:
+    if success is None:
+        text.append("success can't be compared: of too few users it is known, or all of them do alike")
+    elif not success.proven:
         text.append("no difference in success was found: if there is one, it is likely smaller than was planned for")
     return _say(options, found, text, 0)
 

@@ -3,6 +3,8 @@
 import argparse
 import importlib
 import importlib.metadata
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 subparsers.add_parser(command.name, help=command.help)
         options = parser.parse_args(arguments)
-        return int(options.run(options) or 0)
+        code = int(options.run(options) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever reads, such as `head`, has enough. What is left would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except ModuleNotFoundError as error:
         if chosen is None or (error.name or "").partition(".")[0] in _PACKAGES:
             raise

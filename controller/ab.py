@@ -17,6 +17,7 @@ Arm = Literal["a", "b"]
 MISMATCH = 100.0
 """Evidence, as a factor, from which a split is called broken: wrong in one of 100 tests, however often one looks."""
 _NORMAL = NormalDist()
+_MOST_TASKS = 10**12
 
 
 class RecordsError(ValueError):
@@ -51,7 +52,10 @@ def size(
     what is out of range.
     """
     other = base + difference
-    if not 0 < base < 1 or not 0 < other < 1 or not difference:
+    for name, value in (("tasks per user", tasks_per_user), ("variation", tasks_variation), ("difference", difference)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value:g}: a number is needed")
+    if not 0 < base < 1 or not 0 < other < 1 or other == base:
         raise ValueError(f"a success rate of {base:g} and one of {other:g}: both between 0 and 1, and not the same")
     if not 0 < alpha < 1 or not 0 < power < 1 or not 0 <= correlation <= 1 or tasks_per_user < 1 or tasks_variation < 0:
         raise ValueError("alpha and power between 0 and 1, a correlation from 0 to 1, 1 task a user or more are needed")
@@ -60,7 +64,12 @@ def size(
     none = math.sqrt(2 * mean * (1 - mean))
     some = math.sqrt(base * (1 - base) + other * (1 - other))
     independent = ((z_alpha * none + z_power * some) / difference) ** 2
-    effect = 1 + ((1 + tasks_variation**2) * tasks_per_user - 1) * correlation
+    effect = 1 + ((1 + tasks_variation * tasks_variation) * tasks_per_user - 1) * correlation
+    if not independent * effect < _MOST_TASKS:
+        raise ValueError(
+            f"a difference of {difference:g} at a design effect of {effect:.3g} needs more than {_MOST_TASKS:,} tasks "
+            "an arm: ask for a larger one"
+        )
     tasks = math.ceil(independent * effect)
     return Size(math.ceil(independent), effect, tasks, math.ceil(tasks / tasks_per_user))
 
@@ -166,7 +175,8 @@ class Comparison:
 
 
 def compare_success(records: Records, *, alpha: float = 0.05, peek_target: float | None = None) -> Comparison | None:
-    """Success rates, clustered by user; None while an arm has fewer than two users with a known success.
+    """Success rates, clustered by user; None while an arm has fewer than two users with a known success, or no user
+    differs from another of the arm: then nothing tells how much chance there is in it.
 
     With `peek_target` (the standard error at which the interval is tightest) the interval holds at every look.
     """
@@ -175,6 +185,8 @@ def compare_success(records: Records, *, alpha: float = 0.05, peek_target: float
     if error_a is None or error_b is None:
         return None
     difference, error = rate_b - rate_a, math.hypot(error_a, error_b)
+    if not error:
+        return None
     width, p = _width(error, alpha, peek_target), None
     if peek_target is None:
         p = _p_value(difference, error)

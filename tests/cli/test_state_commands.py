@@ -195,6 +195,20 @@ def test_start_says_what_can_not_be_decided_at_this_traffic(state: Path, capsys:
     assert "at 50 tasks a day the stage of 5 % takes about" in capsys.readouterr().err
 
 
+def test_start_says_that_a_prompt_is_in_no_registry(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = ["--prompts", str(tmp_path / "prompts")]
+    start = ["rollout", "start", *AGENT, "--tasks-per-day", "50000", *prompts, *WHY, "--prompt-version"]
+    (tmp_path / "text").write_text("You help.")
+    assert main(["prompt", "add", "support", "2.0", str(tmp_path / "text"), *prompts]) == 0
+    assert main([*start, "9.9.9"]) == 0
+    assert "prompt support 9.9.9 is not in" in capsys.readouterr().err
+    assert main(["rollout", "back", *AGENT, *WHY]) == 0
+    assert main([*start, "2.0"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_rollout_without_a_difference_is_refused(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rollout", "start", *AGENT, "--prompt-version", "1.9.0", "--tasks-per-day", "50", *WHY]) == 2
     assert "say what is different" in capsys.readouterr().err
@@ -348,9 +362,7 @@ def test_a_file_of_records_that_is_named_has_to_be_there(
 
 
 @pytest.mark.parametrize("users", ["-5", "0", "1"])
-def test_a_test_of_fewer_than_two_users_is_refused(
-    state: Path, capsys: pytest.CaptureFixture[str], users: str
-) -> None:
+def test_a_test_of_fewer_than_two_users_is_refused(state: Path, capsys: pytest.CaptureFixture[str], users: str) -> None:
     assert main(["ab", "start", *AB, "--temperature", "0.7", "--users", users, *WHY]) == 2
     assert f"--users {users}: 2 or more" in capsys.readouterr().err
 
