@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent_oncall.prompts import PromptError
+from agent_oncall.prompts import PromptError, Prompts
 from agent_oncall.schema import StateError
 from controller.actions import Refused
 from controller.changes import differences
@@ -15,6 +15,7 @@ from controller.plan import BadPlan
 from controller.store import Entry, Store, StoreError, whoami
 
 STATE_VARIABLE = "AGENT_ONCALL_STATE"
+PROMPTS_VARIABLE = "AGENT_ONCALL_PROMPTS"
 USAGE = 2
 
 Run = Callable[[argparse.Namespace], int]
@@ -42,6 +43,26 @@ def state_option(parser: argparse._ActionsContainer) -> None:
         default=Path(os.environ.get(STATE_VARIABLE) or "state/flags.json"),
         help=f"the state file; ${STATE_VARIABLE}, else state/flags.json",
     )
+
+
+def prompts_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get(PROMPTS_VARIABLE) or "prompts"),
+        help=f"the registry of prompts; ${PROMPTS_VARIABLE}, else prompts",
+    )
+
+
+def warn_of_prompt(options: argparse.Namespace, name: str, version: str) -> None:
+    """Says so if the registry of `--prompts` doesn't have this version. The agents' own may, so it is no error."""
+    if version not in Prompts(options.prompts).versions(name):
+        print(
+            f"prompt {name} {version} is not in {options.prompts} (--prompts DIR or ${PROMPTS_VARIABLE} names another "
+            f"registry): agents whose registry lacks it run what they would without this change",
+            file=sys.stderr,
+        )
 
 
 def agent_option(parser: argparse.ArgumentParser) -> None:

@@ -1,15 +1,13 @@
 """`agent-oncall prompt`: the registry of prompts."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from agent_oncall.prompts import Prompts
-from cli.common import add_command, fail, told
+from cli.common import add_command, fail, prompts_option, told
 
-_VARIABLE = "AGENT_ONCALL_PROMPTS"
 _EXAMPLE = """\
   agent-oncall prompt add support 1.9.0 support.txt
   agent-oncall prompt list
@@ -34,13 +32,13 @@ def add(subparsers: Any) -> None:
     command.add_argument("name", metavar="NAME")
     command.add_argument("version", metavar="VERSION", help="exact, such as 1.9.0")
     command.add_argument("file", metavar="FILE", help="its text; - for standard input")
-    _folder(command)
+    prompts_option(command)
     command.set_defaults(run=told(_add, "prompt add"))
     command = add_command(
         commands, "list", help="all versions, oldest first", example="  agent-oncall prompt list support"
     )
     command.add_argument("name", metavar="NAME", nargs="?")
-    _folder(command)
+    prompts_option(command)
     command.set_defaults(run=told(_list, "prompt list"))
     command = add_command(
         commands,
@@ -48,18 +46,8 @@ def add(subparsers: Any) -> None:
         help="whether every text is the one that was added; exit 1 if not",
         example="  agent-oncall prompt verify",
     )
-    _folder(command)
+    prompts_option(command)
     command.set_defaults(run=told(_verify, "prompt verify"))
-
-
-def _folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="DIR",
-        default=Path(os.environ.get(_VARIABLE) or "prompts"),
-        help=f"the registry; ${_VARIABLE}, else prompts",
-    )
 
 
 def _add(options: argparse.Namespace) -> int:

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from agent_oncall.schema import State
-from cli.common import add_command, agent_option, change_options, fail, state_option, store_of, tell, told
+from cli.common import (
+    add_command,
+    agent_option,
+    change_options,
+    fail,
+    prompts_option,
+    state_option,
+    store_of,
+    tell,
+    told,
+    warn_of_prompt,
+)
 from cli.state import version_changes, version_options
 from controller import actions, report, rollouts
 from controller.judging import DECIDABLE_DAYS, Judge, undecidable
@@ -68,6 +79,7 @@ def add(subparsers: Any) -> None:
         help="what the controller rolls back by itself: hard triggers (default), any such verdict, nothing",
     )
     group.add_argument("--auto-promote", action="store_true", help="the controller goes on by itself")
+    prompts_option(command)
     group.add_argument("--tasks-per-day", type=float, metavar="N", help="where Prometheus can't be asked")
     _prometheus(command)
     change_options(command)
@@ -149,7 +161,10 @@ def _start(options: argparse.Namespace) -> int:
             auto_promote=options.auto_promote,
         )
 
-    start(store.read())  # what is refused is refused before Prometheus is asked
+    # What is refused is refused before Prometheus is asked.
+    canary = actions.config_of(start(store.read()), options.agent).variants["canary"]
+    if changes.keys() & {"prompt", "prompt_version"}:
+        warn_of_prompt(options, canary.prompt, canary.prompt_version)
     _forecast(options, plan)
     entry = store.change(start, action="rollout start", agent=options.agent, who=options.who, why=options.reason)
     return tell(entry, "")
