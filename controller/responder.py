@@ -339,21 +339,26 @@ def parse_alerts(body: object) -> list[Alert]:
                 raise BadBody(f"alerts.{at}.startsAt: {starts!r} is no time")
             found.append(
                 Alert(
-                    name=str(labels["alertname"]),
-                    agent=str(labels.get("agent", "")),
-                    action=str(labels.get("action", "")),
+                    name=_line(labels["alertname"]),
+                    agent=_line(labels.get("agent", "")),
+                    action=_line(labels.get("action", "")),
                     fingerprint=str(content.get("fingerprint") or sorted(labels.items())),
                     starts=starts,
                     starts_at=began.timestamp(),
                     firing=content.get("status") == "firing",
-                    variant=str(labels.get("variant", "")),
-                    model=str(labels.get("model", "")),
-                    summary=str((content.get("annotations") or {}).get("summary", ""))[:500],
+                    variant=_line(labels.get("variant", "")),
+                    model=_line(labels.get("model", "")),
+                    summary=_line((content.get("annotations") or {}).get("summary", ""))[:500],
                 )
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise BadBody(f"alerts.{at}: labels with alertname, and startsAt, are needed ({error!r})") from None
     return found
+
+
+def _line(value: object) -> str:
+    """As text of one line: what comes from outside forges none in a log or on a terminal."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
 
 
 def _same(entry: Entry, alert: Alert) -> bool:

@@ -334,6 +334,8 @@ async def _json(request: web.BaseRequest) -> object:
                 if len(body) > _MOST_BODY_BYTES:
                     raise BadBody(f"more than {_MOST_BODY_BYTES} bytes")
         return json.loads(body)
+    except BadBody:
+        raise
     except TimeoutError:
         raise BadBody(f"the body didn't come within {_BODY_SECONDS} s") from None
     except (ValueError, RecursionError):

@@ -183,7 +183,7 @@ def test_a_drop_of_success_ends_the_test_of_prompts_too(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.release(NEXT)
     short = Experiment(True, {}, {"prompt_version": "1.10.0-short"}, 50_000, {"salt": "short"})
-    site.change(actions.start_experiment(site.store.read(), "support", "short", short))
+    site.change(actions.start_experiment(site.store.read(), "support", "short", short, []))
     site.clock.now += 10
     assert site.take(alert(site, "prompt", "AgentSuccessRateCritical")) == ["done"]
     assert not actions.agent_of(site.store.read(), "support").experiments["short"].running

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -146,6 +147,19 @@ async def test_a_body_that_is_none_is_refused_and_counted(tmp_path: Path, conten
         assert (await at.post("/alerts", content))[0] == 400
         assert await at.sample('agent_controller_failures_total{action="alerts",why="bad_body"}') == 1
         assert (await at.post("/alerts", body()))[0] == 200
+
+
+async def test_a_body_that_is_too_large_is_told_so(tmp_path: Path) -> None:
+    async with site(tmp_path) as at:
+        assert await at.post("/alerts", b"1" * 5_000_000) == (400, "more than 4194304 bytes\n")
+
+
+async def test_an_alert_forges_no_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with site(tmp_path) as at:
+        await at.post("/alerts", body(agent="x\nforged\x1b[2K", status="resolved"))
+        (said,) = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+        assert said.startswith("AgentRunawayLoop: x forged [2K: resolved")
 
 
 async def test_an_agent_nobody_knows_fails_at_alertmanager_and_is_counted(tmp_path: Path) -> None:
