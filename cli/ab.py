@@ -187,7 +187,7 @@ def _start(options: argparse.Namespace) -> int:
             **planned,
         }
         experiment = Experiment(True, {}, arm, round(options.share * BUCKETS / 100), metadata)
-        return actions.start_experiment(state, options.agent, options.experiment, experiment)
+        return actions.start_experiment(state, options.agent, options.experiment, experiment, store.entries())
 
     entry = store.change(start, action="ab start", agent=options.agent, who=options.who, why=options.reason)
     return tell(entry, "")

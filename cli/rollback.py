@@ -133,4 +133,5 @@ def _off(options: argparse.Namespace) -> int:
 
 
 def _undo(options: argparse.Namespace) -> int:
-    return tell(store_of(options).undo(options.id, who=options.who, why=options.reason), "")
+    undone = store_of(options).undo(options.id, who=options.who, why=options.reason, check=actions.check_apart)
+    return tell(undone, "")

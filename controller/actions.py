@@ -264,11 +264,13 @@ def _in_effect(history: Iterable[Entry]) -> list[Entry]:
     return found[::-1]
 
 
-def start_experiment(state: State, name: str, experiment: str, wanted: Experiment) -> State:
-    """A new A/B test. Refused if one of that name was there before: users and records would mix with the new ones; and
-    while a rollout or another test sets the same part of the version: each would be in both sides of the other."""
+def start_experiment(state: State, name: str, experiment: str, wanted: Experiment, history: Iterable[Entry]) -> State:
+    """A new A/B test. Refused if one of that name was there before, by the state or the log (its start may have been
+    undone): users and records would mix with the new ones. Refused while a rollout or another test sets the same part
+    of the version: each would be in both sides of the other."""
     agent = agent_of(state, name)
-    if experiment in agent.experiments:
+    flag = f"{name}.ab.{experiment}"
+    if experiment in agent.experiments or any(flag in entry.after and not entry.void for entry in history):
         raise Refused(f"experiment {experiment}: there was one of that name; give the new one another")
     sets = parts((*wanted.a, *wanted.b))
     for other in overriding(agent, sets):
@@ -285,6 +287,29 @@ def start_experiment(state: State, name: str, experiment: str, wanted: Experimen
                 f"so one would hide the other; end it first: agent-oncall rollout back --agent {name}"
             )
     return with_agent(state, name, replace(agent, experiments={**agent.experiments, experiment: wanted}))
+
+
+def check_apart(before: State, after: State) -> None:
+    """Refused if a change brings a rollout and an A/B test, or two tests, of the same together, as an undo may."""
+    for name, one, other in sorted(_together(after) - _together(before)):
+        raise Refused(f"agent {name}: {one} and {other} would run at once and set the same; end one of them first")
+
+
+def _together(state: State) -> set[tuple[str, str, str]]:
+    """Agent, and what of its rollout and tests sets the same as a test does."""
+    found: set[tuple[str, str, str]] = set()
+    for name, agent in state.agents.items():
+        running: list[tuple[str, set[str]]] = []
+        config = agent.config
+        if config is not None and "canary" in config.variants:
+            differs = changed_parts(config.variants["stable"], config.variants["canary"])
+            running.append((f"rollout {config.rollout}", differs))
+        for test, experiment in sorted(agent.experiments.items()):
+            if experiment.running:
+                sets = parts((*experiment.a, *experiment.b))
+                found |= {(name, other, f"experiment {test}") for other, theirs in running if theirs & sets}
+                running.append((f"experiment {test}", sets))
+    return found
 
 
 def stop_experiment(state: State, name: str, experiment: str, *, now: str) -> State:

@@ -181,8 +181,16 @@ class Store:
                 return None
             return self._write(before, after, action=action, agent=agent, who=who, why=why, trigger=trigger)
 
-    def undo(self, entry_id: str, *, who: str, why: str) -> Entry:
-        """Puts back what the change `entry_id` replaced. StoreError if something of it was changed again since."""
+    def undo(
+        self,
+        entry_id: str,
+        *,
+        who: str,
+        why: str,
+        check: Callable[[State, State], None] = lambda before, after: None,
+    ) -> Entry:
+        """Puts back what the change `entry_id` replaced. StoreError if something of it was changed again since. What
+        `check`, called with the state before and after, raises goes through, and nothing has changed then."""
 
         def back(state: State) -> State:
             entries = {entry.id: entry for entry in self.entries()}
@@ -207,7 +215,9 @@ class Store:
                     raise StoreError(f"{entry_id}: {name} was changed again by {', '.join(later)}: undo that first")
             changed = dict(flags)
             _put(changed, entry.before)
-            return replace(_state_of(changed), generation=state.generation, metadata=state.metadata)
+            after = replace(_state_of(changed), generation=state.generation, metadata=state.metadata)
+            check(state, after)
+            return after
 
         entries = {entry.id: entry for entry in self.entries()}
         agent = entries[entry_id].agent if entry_id in entries else ""

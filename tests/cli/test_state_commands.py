@@ -444,3 +444,29 @@ def test_a_rollback_of_the_prompt_reaches_the_users_of_a_test_of_prompts(
     assert "experiment short set the prompt of its users and is stopped" in capsys.readouterr().out
     experiments = loads(state.read_bytes()).agents["support"].experiments
     assert (experiments["short"].running, experiments["warm"].running) == (False, True)
+
+
+def test_a_name_is_used_once_also_where_its_start_was_undone(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, *WHY]) == 0
+    assert main(["rollback", "undo", last(capsys), *WHY]) == 0
+    assert main([*SHORT, *WHY]) == 2
+    assert "there was one of that name" in capsys.readouterr().err
+
+
+def test_an_undo_does_not_bring_back_a_test_beside_a_rollout_of_the_same(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SHORT, *WHY]) == 0
+    capsys.readouterr()
+    assert main(["ab", "stop", *AGENT, "--experiment", "short", *WHY]) == 0
+    stop = last(capsys)
+    rollout = ["rollout", "start", *AGENT, "--stages", "50", "--tasks-per-day", "10000", "--prompt-version", "1.10.0"]
+    assert main([*rollout, *WHY]) == 0
+
+    assert main(["rollback", "undo", stop, *WHY]) == 2
+    assert "experiment short would run at once and set the same" in capsys.readouterr().err
+
+
+def last(capsys: pytest.CaptureFixture[str]) -> str:
+    """The id of the change that was told of."""
+    return capsys.readouterr().out.split()[0]
