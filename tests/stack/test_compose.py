@@ -4,6 +4,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_every_image_is_pinned_by_a_version() -> None:
         image = service["image"]
         assert image == "agent-oncall:local" or re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+[\w-]*", image), name
     assert re.search(r":\d+\.\d+\.\d+-", SETTINGS["PYTHON_IMAGE"])
+
+
+def test_the_image_is_built_of_exactly_the_packages_of_the_project() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "*"
+    let_through = {line[1:] for line in lines if line.startswith("!")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert let_through == {*packages, "pyproject.toml", "uv.lock", "README.md"}
 
 
 def test_every_port_is_published_on_the_loopback_interface_alone() -> None:
