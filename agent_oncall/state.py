@@ -133,9 +133,13 @@ class StateReader:
             _log.warning("no copy of the state in %s: %s", self._last_good, error.strerror)
 
 
-def default_copy(path: Path) -> Path:
-    """Where the copy of a state file is kept unless told otherwise: in the user's cache folder."""
+def default_copy(path: Path) -> Path | None:
+    """Where the copy of a state file is kept unless told otherwise: in the user's cache folder. None for a user without
+    a home."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(cache):
+        _log.warning("no copy of the state %s is kept: the user has no home; give last_good", path)
+        return None
     name = hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return Path(cache) / "agent-oncall" / f"{name}.json"
 

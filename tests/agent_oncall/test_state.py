@@ -230,6 +230,26 @@ def test_two_files_have_two_copies() -> None:
     assert default_copy(Path("/a/flags.json")) != default_copy(Path("/b/flags.json"))
 
 
+@pytest.mark.parametrize("home", [None, "state"])
+def test_a_user_without_a_home_has_no_copy_in_the_working_directory(
+    path: Path, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    def nobody(_: int) -> object:
+        raise KeyError("uid not found")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    states.write(path, states.state(7))
+
+    assert default_copy(path) is None
+    assert StateReader(path, default_copy(path), clock=clock).current().generation == 7
+    assert os.listdir(tmp_path) == ["flags.json"]
+
+
 def test_a_pipe_in_the_files_place_does_not_hold_up_the_agent(path: Path, clock: Clock) -> None:
     states.write(path, states.state(1))
     reader = StateReader(path, clock=clock)
