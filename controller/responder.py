@@ -44,6 +44,8 @@ _NAMES: Mapping[Action, str] = {
     "provider": "rollback provider",
     "rollout": "rollout back",
 }
+_NOTHING_DONE = ("off", "dry-run")
+"""The modes in which an alert changes nothing."""
 _FLAGS: Mapping[Action, str] = {"breaker": "breaker", "off": "enabled"}
 _UNCLEAN = re.compile(r"[^A-Za-z0-9_.:/@-]")  # what the exporter replaces in a label
 _AGREEMENT_SECONDS = 600.0
@@ -176,13 +178,18 @@ class Responder:
             return self._failed(
                 alert, "unknown", "unknown_action", f"action {alert.action!r} is none; there are {', '.join(_ACTIONS)}"
             )
+        mode = self._settings.mode(alert.agent, action)
         try:
             state = self._store.read()
             agent = actions.agent_of(state, alert.agent)
             log_entries = self._store.entries()
         except actions.UnknownAgent as error:
+            if mode in _NOTHING_DONE:
+                return self._lacking(alert, action, mode, str(error))
             return self._failed(alert, action, "unknown_agent", str(error))
         except StoreError as error:
+            if mode in _NOTHING_DONE and not self._store.begun:
+                return self._lacking(alert, action, mode, str(error))
             return self._failed(alert, action, "state", str(error), retry=self._store.begun)
         half_open = action == "breaker" and agent.breaker is not None and agent.breaker.state == "half_open"
         if any(_same(entry, alert) for entry in log_entries) and not half_open:
@@ -199,7 +206,6 @@ class Responder:
             self._held_back(alert, action, "agreement")
             return Outcome("waiting", f"{alert.agent}: the breaker waits until loops agree with the spending")
         self._waiting.pop(alert.key, None)
-        mode = self._settings.mode(alert.agent, action)
         if mode == "off":
             self._held_back(alert, action, "off")
             return Outcome("off", f"{alert.agent}: {_NAMES[action]} is off in the settings")
@@ -273,6 +279,15 @@ class Responder:
         self._held_back(alert, action, "confirm")
         return Outcome(
             "pending", f"{alert.agent}: {_NAMES[action]} waits: agent-oncall controller confirm {pending.id}"
+        )
+
+    def _lacking(self, alert: Alert, action: Action, mode: str, what: str) -> Outcome:
+        """Nothing was to be done, so that nothing has failed: it is told what an action would need."""
+        self._held_back(alert, action, mode.replace("-", "_"))
+        return Outcome(
+            mode,
+            f"{alert.agent}: {_NAMES[action]} is {mode} in the settings; to be done it would need the agent in the "
+            f"state: {what}; agent-oncall state init --agent {alert.agent} enters one",
         )
 
     def _held_back(self, alert: Alert, action: Action, why: str) -> None:
