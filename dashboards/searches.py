@@ -20,8 +20,12 @@ SLOW_SECONDS = 300
 COSTLY_USD = 1
 COSTLY_TOKENS = 250_000
 
-CHOSEN = "${agent:regex}"
-"""The agents that the variable `agent` chooses, as a regular expression."""
+CHOSEN = "${agent:pipe}"
+"""The agents that the variable `agent` chooses, as a regular expression.
+
+Not `:regex`: the backslash it puts before a dot is no escape that JSON or TraceQL knows, and an unescaped one only matches
+more.
+"""
 
 
 @dataclass(frozen=True, slots=True)

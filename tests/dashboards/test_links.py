@@ -26,6 +26,16 @@ def urls(node: Any) -> Iterator[str]:
         yield from re.findall(r"\]\(([^)]+)\)", node)
 
 
+def with_agents(text: str, *agents: str) -> str:
+    """The text with the variable `agent` filled in as Grafana does by its formats; without one, one agent as it is."""
+    formats = {
+        ":regex": "(" + "|".join(re.escape(agent) for agent in agents) + ")",
+        ":pipe": "|".join(agents),
+        "": agents[0],
+    }
+    return re.sub(r"\$\{agent(:\w+)?\}", lambda match: formats[match[1] or ""], text)
+
+
 ALL = sorted({url for board in BOARDS.values() for url in urls(board)})
 TO_EXPLORE = [url for url in ALL if url.startswith("/explore")]
 TO_JAEGER = [url for url in ALL if url.startswith("${jaeger_url}")]
@@ -43,6 +53,26 @@ def test_a_link_to_explore_is_a_valid_pane_after_grafana_decoded_it_once(url: st
     assert pane["range"] == {"from": "${__from}", "to": "${__to}"}
     assert pane["queries"][0]["queryType"] == "traceql"
     assert pane["queries"][0]["query"].startswith(("{", "("))
+
+
+@pytest.mark.parametrize("url", TO_EXPLORE)
+def test_a_link_to_explore_stays_valid_for_agents_with_dots_in_their_names(url: str) -> None:
+    filled = with_agents(url, "com.acme.support", "billing")
+
+    (pane,) = json.loads(parse_qs(urlsplit(unquote(filled)).query)["panes"][0]).values()
+    assert "\\" not in pane["queries"][0]["query"]
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
+def test_no_search_for_traces_has_an_escape_that_traceql_does_not_know(board: dict[str, Any]) -> None:
+    searches = [
+        with_agents(target["query"], "com.acme.support", "billing")
+        for panel in panels(board)
+        for target in panel.get("targets", ())
+        if target.get("queryType") == "traceql"
+    ]
+
+    assert [search for search in searches if "\\" in search] == []
 
 
 @pytest.mark.parametrize("url", TO_JAEGER)
