@@ -51,7 +51,12 @@ GROUP = Group(
             max by (agent) (
                 # far above both expectations: at a launch the week is the smaller, at night the traffic
                 label_replace(
-                  {limit("cost_anomaly_factor")} * on (agent) min by (agent) (agent:spend_usd:expected),
+                  {limit("cost_anomaly_factor")} * on (agent) min by (agent) (
+                      agent:spend_usd:expected{{basis="week"}}
+                    or
+                      # the traffic of as many minutes as spend is judged by: the higher of two windows is too high
+                      avg_over_time(agent:tasks_started:rate{{window="5m"}}[301s]) * on (agent) {_USD_PER_TASK}
+                  ),
                   "bound", "smaller", "", ""
                 )
               or
@@ -120,8 +125,8 @@ GROUP = Group(
                     # clearly over the limit: a minute
                     min_over_time(agent:spend_usd:excess{{window="5m"}}[61s]) > 1.3
                   or
-                    # about the limit, which is an estimate too: the mean of ten minutes
-                    avg_over_time(agent:spend_usd:excess{{window="5m"}}[301s]) > 0.9
+                    # just over the limit: in the mean of ten minutes
+                    avg_over_time(agent:spend_usd:excess{{window="5m"}}[301s]) > 1
                 )
                 and on (agent)
                   300 * agent:spend_usd:rate{{window="5m"}} > on (agent) {limit("cost_anomaly_fast_usd")}
