@@ -137,6 +137,10 @@ def _init(options: argparse.Namespace) -> int:
     if options.recover:
         state = store.recover(who=options.who, why=options.reason, generation=generation)
         print(f"{store.path}: made anew from {store.audit_path}, generation {state.generation}")
+        for name, agent in sorted(state.agents.items()):
+            breaker, enabled = agent.breaker or Breaker(), agent.enabled or Enabled()
+            if breaker.state != "closed" or not enabled.on:
+                print(f"{name}: {'on' if enabled.on else 'OFF'}, breaker {breaker.state.replace('_', '-')}")
         return 0
     if changes and not options.agent:
         return fail("state init", "--agent is needed: whose version is this?")

@@ -26,6 +26,7 @@ AUDIT = "audit.jsonl"
 _LOCK = ".lock"
 _LOCK_SECONDS = 10.0
 _PRIVATE = 0o600
+_RECOVERY = "state recover"
 
 Flags = Mapping[str, object]
 Clock = Callable[[], float]
@@ -156,7 +157,7 @@ class Store:
             if not flags:
                 raise StoreError(f"{self.audit_path}: tells of no change, so there is nothing to make a state of")
             after = replace(_state_of(flags), generation=generation - 1)
-            self._write(after, after, action="state recover", agent="", who=who, why=why, trigger=None)
+            self._write(after, after, action=_RECOVERY, agent="", who=who, why=why, trigger=None)
             return self.read()
 
     def change(
@@ -199,6 +200,8 @@ class Store:
                 raise StoreError(f"{entry_id}: there is no such change; agent-oncall state log lists them")
             if entry.void or not entry.after:
                 raise StoreError(f"{entry_id}: changed nothing, so there is nothing to undo")
+            if entry.action == _RECOVERY:
+                raise StoreError(f"{entry_id}: made the file anew, so there is no state before it to go back to")
             flags = _flags(state)
             for name, value in entry.after.items():
                 if flags.get(name) != value:
@@ -252,7 +255,7 @@ class Store:
             raise StoreError(f"nothing was changed, since the state would not be valid: {error}") from error
         old, new = _flags(before), _flags(after)
         changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-        if action == "state recover":
+        if action == _RECOVERY:
             old, changed = {}, list(new)
         entry = Entry(
             id=f"c{generation}",

@@ -244,6 +244,7 @@ def test_a_broken_state_is_told_and_made_anew(state: Path, capsys: pytest.Captur
     assert main(["breaker", "status"]) == 2
     assert "--recover" in capsys.readouterr().err
     assert main(["state", "init", "--recover", *WHY]) == 0
+    assert "support: on, breaker open" in capsys.readouterr().out
     breaker = loads(state.read_bytes()).agents["support"].breaker
     assert breaker is not None
     assert breaker.state == "open"

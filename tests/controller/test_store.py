@@ -359,6 +359,14 @@ def test_what_was_recovered_from_a_torn_file_still_happened(tmp_path: Path) -> N
     assert not any(entry.void for entry in store.entries())
 
 
+def test_a_recovery_can_not_be_undone(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.recover(who="ann", why="x")
+    with pytest.raises(StoreError, match="no state before it"):
+        store.undo(store.entries()[-1].id, who="ann", why="x")
+    assert set(store.read().agents) == {"support"}
+
+
 def test_an_undo_after_an_older_file_was_put_back_says_so(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     old = store.path.read_bytes()
