@@ -453,13 +453,18 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         ),
         timeseries(
             "Cost of a day",
-            "USD spent in the 24 hours up to each moment, by agent, over the last 8 days: its right end is now. "
-            "Normal is flat.",
-            Query(f"sum by (agent) (sum_over_time(agent:spend_usd:increase1h{{{AGENT}}}[1d])) / 4", "{{agent}}"),
+            "USD spent in the 24 hours up to each moment, by agent, over the last 8 days, running tasks included: what "
+            "was spent a quarter of an hour ago is in its right end. Normal is flat.",
+            # windows of five minutes, one beside the other
+            Query(
+                f'300 * sum by (agent) (sum_over_time(agent:spend_usd:rate{{{AGENT},window="5m"}}[1d:5m]))',
+                "{{agent}}",
+            ),
             unit="currencyUSD",
             width=9,
             stacked=True,
             time_from="8d",
+            points=8 * 24 * 6,
             no_data=_NO_RULES,
         ),
         pie(

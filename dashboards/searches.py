@@ -23,8 +23,8 @@ COSTLY_TOKENS = 250_000
 CHOSEN = "${agent:pipe}"
 """The agents that the variable `agent` chooses, as a regular expression.
 
-Not `:regex`: the backslash it puts before a dot is no escape that JSON or TraceQL knows, and an unescaped one only matches
-more.
+Not `:regex`: the backslash it puts before a dot is no escape that JSON or TraceQL knows, and an unescaped one only
+matches more.
 """
 
 
