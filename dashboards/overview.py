@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from grafanalib import core as gl
 
 from alert_rules import rates
+from alert_rules.promql import EVALUATIONS_PER_HOUR
 from alert_rules.rules import Site
 from alert_rules.thresholds import Thresholds
 from dashboards import alerts, board, searches
@@ -284,17 +285,23 @@ def _agents(thresholds: Thresholds) -> gl.Table:
 
 def _tools() -> gl.Table:
     now = f"sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT}}}[5m]))"
-    usual = f'sum by (agent, tool) (last_over_time(agent_tool:tool_calls:increase{{{AGENT},window="1d"}}[20m])) / 86400'
+    of_day = f'sum by (agent, tool) (last_over_time(agent_tool:tool_calls:increase{{{AGENT},window="1d"}}[20m]))'
+    # seconds of the day that the agent was watched for: an hour at least, or there is nothing to compare with
+    watched = (
+        f"{3600 / EVALUATIONS_PER_HOUR:g}"
+        f" * (count_over_time(agent:tasks_started:increase1h{{{AGENT}}}[1d]) >= {EVALUATIONS_PER_HOUR})"
+    )
+    usual = f"(({of_day} or {now} * 0) / on (agent) group_left () ({watched}))"
     bad = f'sum by (agent, tool) (rate(agent_tool_calls_total{{{AGENT},result!="ok"}}[5m]))'
     return table(
         "Tools, the one called unusually often first",
-        "Tool calls of the last 5 minutes against the mean of the day before (a call in 5 minutes is added to both, "
-        "so that few calls are no news). Normal is under 5 times; a loop stands out, whether its calls fail or not. A "
-        "click on the tool opens its traces.",
+        "Tool calls of the last 5 minutes against the mean of the day before, or of the hours that the agent has been "
+        "watched for, from one hour on (a call in 5 minutes is added to both, so that few calls are no news). Normal "
+        "is under 5 times; a loop stands out, whether its calls fail or not. A click on the tool opens its traces.",
         {"tool": "Tool", "agent": "Agent"},
         Column(
             "× usual",
-            f"topk(8, ({now} + 1 / 300) / (({usual} or {now} * 0) + 1 / 300))",
+            f"topk(8, ({now} + 1 / 300) / ({usual} + 1 / 300))",
             "none",
             lit(("orange", 5), ("red", 10)),
             cell="color-background",

@@ -103,3 +103,67 @@ def test_the_cost_of_a_day_of_a_steady_agent_is_24_hours_of_it(prometheus: PastP
     spends(prometheus, "day-steady", always(2), since=3 * DAY)
 
     assert cost_of_a_day(prometheus, "day-steady") == pytest.approx(2 * DAY, rel=0.005)
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+def times_usual(server: PastPrometheus, agent: str) -> dict[str, float]:
+    """By tool."""
+    expr = column_of(titled("overview", "Tools, the one called unusually often first"), "× usual")
+    return {labels["tool"]: value for labels, value in asked(server, expr, agent)}
+
+
+def calls(
+    server: PastPrometheus,
+    agent: str,
+    tool: str,
+    a_minute: Callable[[float], float],
+    *,
+    since: int,
+) -> None:
+    """Calls of a tool, and what the rules record of the day and of the agent's hours."""
+    total = [0.0]
+    for ago in range(since, -1, -1):
+        total.append(total[-1] + a_minute(ago))
+    labels = {"agent": agent, "tool": tool}
+    write(server, "agent_tool_calls_total", {**labels, "result": "ok"}, lambda m: total[since - int(m)], since=since)
+
+    def of_hour(ago: int) -> float:
+        return total[since - ago] - total[max(0, since - ago - 60)]
+
+    of_day = sum(of_hour(ago) for ago in range(0, min(since, DAY), 5)) / 12
+    write(server, "agent_tool:tool_calls:increase", {**labels, "window": "1d"}, always(of_day), since=10, every=5)
+
+
+def watched(server: PastPrometheus, agent: str, *, since: int) -> None:
+    write(server, "agent:tasks_started:increase1h", {"agent": agent}, always(1), since=since, every=15)
+
+
+def test_a_healthy_tool_of_a_first_day_is_called_about_as_often_as_usual(prometheus: PastPrometheus) -> None:
+    watched(prometheus, "tools-new", since=3 * 60)
+    calls(prometheus, "tools-new", "search", always(60), since=3 * 60)
+
+    assert times_usual(prometheus, "tools-new")["search"] == pytest.approx(1.2, abs=0.3)
+
+
+def test_before_an_hour_is_known_no_tool_is_called_more_often_than_usual(prometheus: PastPrometheus) -> None:
+    watched(prometheus, "tools-first", since=40)
+    calls(prometheus, "tools-first", "search", always(60), since=40)
+
+    assert times_usual(prometheus, "tools-first") == {}
+
+
+def test_a_tool_in_a_loop_stands_out_on_a_first_day_and_later(prometheus: PastPrometheus) -> None:
+    for agent, since in (("tools-loop-new", 4 * 60), ("tools-loop-old", 2 * DAY)):
+        watched(prometheus, agent, since=since)
+        calls(prometheus, agent, "search", lambda ago: 600 if ago < 20 else 10, since=since)
+
+        assert times_usual(prometheus, agent)["search"] > 10
+
+
+def test_a_tool_that_was_never_called_before_stands_out(prometheus: PastPrometheus) -> None:
+    watched(prometheus, "tools-known", since=2 * DAY)
+    calls(prometheus, "tools-known", "new", lambda ago: 60 if ago < 10 else 0, since=2 * DAY)
+
+    assert times_usual(prometheus, "tools-known")["new"] > 10
