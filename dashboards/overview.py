@@ -652,10 +652,10 @@ def _spent_per_task() -> str:
 
 
 def _usual_per_task() -> str:
-    """Each agent's median, weighted by the tasks that it starts now."""
+    """Each agent's median, weighted by the tasks that it starts now; of the agents that have one."""
+    expected = f'agent:spend_usd:expected{{{AGENT},basis="traffic"}}'
     return (
-        f'sum(agent:spend_usd:expected{{{AGENT},basis="traffic"}})'
-        f" / (sum(max by (agent) (agent:tasks_started:rate{{{AGENT}}})) > 0)"
+        f"sum({expected}) / (sum(max by (agent) (agent:tasks_started:rate{{{AGENT}}}) and on (agent) {expected}) > 0)"
     )
 
 

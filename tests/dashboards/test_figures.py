@@ -69,7 +69,7 @@ def column_of(panel: dict[str, Any], head: str) -> str:
     return str(next(target["expr"] for target in panel["targets"] if target["refId"] == ref))
 
 
-# -- the cost of a day ------------------------------------------------------------------------------------------------
+# -- the cost of a day -------------------------------------------------------------------------------------------------
 
 
 def cost_of_a_day(server: PastPrometheus, agent: str) -> float:
@@ -105,7 +105,7 @@ def test_the_cost_of_a_day_of_a_steady_agent_is_24_hours_of_it(prometheus: PastP
     assert cost_of_a_day(prometheus, "day-steady") == pytest.approx(2 * DAY, rel=0.005)
 
 
-# -- tools ------------------------------------------------------------------------------------------------------------
+# -- tools -------------------------------------------------------------------------------------------------------------
 
 
 def times_usual(server: PastPrometheus, agent: str) -> dict[str, float]:
@@ -167,3 +167,28 @@ def test_a_tool_that_was_never_called_before_stands_out(prometheus: PastPromethe
     calls(prometheus, "tools-known", "new", lambda ago: 60 if ago < 10 else 0, since=2 * DAY)
 
     assert times_usual(prometheus, "tools-known")["new"] > 10
+
+
+# -- the cost of a task ------------------------------------------------------------------------------------------------
+
+
+def test_agents_without_a_baseline_do_not_lower_the_baseline_of_the_others(prometheus: PastPrometheus) -> None:
+    for agent, a_second in (("task-old", 0.1), ("task-new", 0.9)):
+        for window in ("5m", "30m"):
+            write(
+                prometheus,
+                "agent:tasks_started:rate",
+                {"agent": agent, "window": window},
+                always(a_second),
+                since=10,
+            )
+    write(
+        prometheus,
+        "agent:spend_usd:expected",
+        {"agent": "task-old", "basis": "traffic"},
+        always(0.1 * 0.10),
+        since=10,
+    )
+
+    ((_, usd),) = asked(prometheus, query_of(titled("overview", "Cost per task"), "7-day baseline"), "task-.*")
+    assert usd == pytest.approx(0.10)
