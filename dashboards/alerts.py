@@ -33,8 +33,9 @@ def listed(selector: str, site: Site, *, width: int = 10, height: int = 6) -> gl
         {"alertname": "Alert", "agent": "Agent", "severity": "Severity"},
         Column(
             "For",
-            "time() - max by (alertname, agent, severity) (ALERTS_FOR_STATE and on (alertname, agent, severity) "
-            f'ALERTS{{alertstate="firing",severity=~"P.",{selector}}})',
+            # the one that fires longest, of those with the same name; one that is pending is none of them
+            "time() - min by (alertname, agent, severity) (ALERTS_FOR_STATE and max without (alertstate) "
+            f'(ALERTS{{alertstate="firing",severity=~"P.",{selector}}}))',
             "dtdurations",
             width=130,
         ),

@@ -192,3 +192,32 @@ def test_agents_without_a_baseline_do_not_lower_the_baseline_of_the_others(prome
 
     ((_, usd),) = asked(prometheus, query_of(titled("overview", "Cost per task"), "7-day baseline"), "task-.*")
     assert usd == pytest.approx(0.10)
+
+
+# -- alerts ------------------------------------------------------------------------------------------------------------
+
+
+def alert(server: PastPrometheus, state: str, labels: dict[str, str], *, since: int) -> None:
+    """An alert that is pending or firing."""
+    write(server, "ALERTS", labels | {"alertstate": state}, always(1), since=since)
+    write(server, "ALERTS_FOR_STATE", labels, always(NOW - 60 * since), since=since)
+
+
+def test_an_alert_is_listed_since_it_began_whatever_of_the_same_name_begins_later(prometheus: PastPrometheus) -> None:
+    labels = {"alertname": "AgentModelSlow", "agent": "alerting", "severity": "P2", "cause": "provider"}
+    alert(prometheus, "firing", labels | {"model": "first"}, since=20)
+    alert(prometheus, "firing", labels | {"model": "second"}, since=5)
+    alert(prometheus, "pending", labels | {"model": "third"}, since=1)
+
+    ((shown, seconds),) = asked(prometheus, column_of(titled("overview", "Firing alerts"), "For"), "alerting")
+    assert shown["alertname"] == "AgentModelSlow"
+    assert seconds == 20 * 60
+
+
+def test_an_alert_that_is_pending_for_longer_makes_no_other_older(prometheus: PastPrometheus) -> None:
+    labels = {"alertname": "AgentModelSlow", "agent": "waiting", "severity": "P2", "cause": "provider"}
+    alert(prometheus, "pending", labels | {"model": "first"}, since=20)
+    alert(prometheus, "firing", labels | {"model": "second"}, since=5)
+
+    ((_, seconds),) = asked(prometheus, column_of(titled("overview", "Firing alerts"), "For"), "waiting")
+    assert seconds == 5 * 60
