@@ -7,9 +7,11 @@ from alert_rules.promql import duration_seconds
 def happened(counter: str, by: str) -> str:
     """How often something rare was counted in the time range, by labels; nothing where it was not.
 
-    `increase()` does not see the first event of a series whose zero nobody scraped, and rare events are first ones.
+    `increase()` sees restarts, but not the first event of a series whose zero nobody scraped, and rare events are first
+    ones: what a series that began in the range says at its end is all that it counted.
     """
-    return f"sum by ({by}) (clamp_min({counter} - ({counter} offset $__range), 0) or {counter}) > 0"
+    begun = f"last_over_time({counter}[$__range]) unless {counter} offset $__range"
+    return f"sum by ({by}) (({begun}) or increase({counter}[$__range])) > 0"
 
 
 RECORDED_STEP = "2m"

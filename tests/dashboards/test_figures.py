@@ -221,3 +221,41 @@ def test_an_alert_that_is_pending_for_longer_makes_no_other_older(prometheus: Pa
 
     ((_, seconds),) = asked(prometheus, column_of(titled("overview", "Firing alerts"), "For"), "waiting")
     assert seconds == 5 * 60
+
+
+# -- rare events -------------------------------------------------------------------------------------------------------
+
+
+def trips(server: PastPrometheus, agent: str) -> float:
+    """How many trips of the agent's breaker are shown for the six hours; 0 where none is."""
+    expr = column_of(titled("exporter", "Breaker trips"), "Times")
+    return sum(value for labels, value in asked(server, expr, ".*") if labels["agent"] == agent)
+
+
+def counted(server: PastPrometheus, agent: str, value: Callable[[float], float], *, since: int, until: int = 0) -> None:
+    write(server, "agent_breaker_trips_total", {"agent": agent, "why": "loop"}, value, since=since, until=until)
+
+
+def test_events_after_a_restart_are_counted(prometheus: PastPrometheus) -> None:
+    counted(prometheus, "restarted", always(5), since=DAY, until=100)
+    counted(prometheus, "restarted", lambda ago: 1 if ago > 50 else 2, since=90)
+
+    assert trips(prometheus, "restarted") == pytest.approx(2, abs=0.1)
+
+
+def test_the_first_event_of_all_is_counted(prometheus: PastPrometheus) -> None:
+    counted(prometheus, "first-event", always(1), since=30)
+
+    assert trips(prometheus, "first-event") == 1
+
+
+def test_the_first_event_is_counted_though_its_process_has_ended(prometheus: PastPrometheus) -> None:
+    counted(prometheus, "ended", always(1), since=60, until=30)
+
+    assert trips(prometheus, "ended") == 1
+
+
+def test_events_before_the_range_are_not_counted(prometheus: PastPrometheus) -> None:
+    counted(prometheus, "long-ago", always(7), since=DAY)
+
+    assert trips(prometheus, "long-ago") == 0
