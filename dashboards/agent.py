@@ -63,7 +63,7 @@ def agent(thresholds: Thresholds, site: Site = board.HERE) -> gl.Dashboard:
 
 
 def _now(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
-    worst = "agent_task_in_flight_{}_max{{{}}}"
+    worst = "max(agent_task_in_flight_{}_max{{{}}})"
     return [
         alerts.tile(AGENT),
         stat(

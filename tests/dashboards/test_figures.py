@@ -259,3 +259,17 @@ def test_events_before_the_range_are_not_counted(prometheus: PastPrometheus) -> 
     counted(prometheus, "long-ago", always(7), since=DAY)
 
     assert trips(prometheus, "long-ago") == 0
+
+
+# -- running tasks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("legend", ["iterations", "age", "spend"])
+def test_the_worst_running_task_is_one_of_all_exporters(prometheus: PastPrometheus, legend: str) -> None:
+    for shard, worst in (("0", 3), ("1", 40)):
+        labels = {"agent": f"sharded-{legend}", "instance": f"exporter-{shard}:9464"}
+        for figure in ("iterations", "seconds", "spend_usd"):
+            write(prometheus, f"agent_task_in_flight_{figure}_max", labels, always(worst), since=5)
+
+    answers = asked(prometheus, query_of(titled("agent", "The worst running tasks"), legend), f"sharded-{legend}")
+    assert [value for _, value in answers] == [40]
