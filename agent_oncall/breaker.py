@@ -268,6 +268,7 @@ class ProcessBreaker:
         self._lock = threading.RLock()
         self._window = _Window()
         self._spent = _Window()
+        self._second: int | None = None
         self._minute_began: float | None = None
         self._minute_usd = 0.0
         self._iteration_usd = 0.0
@@ -415,8 +416,11 @@ class ProcessBreaker:
         self._good_probes = 0
 
     def _pass_time(self, now: float) -> None:
-        self._window.forget(now)
-        self._spent.forget(now)
+        second = int(now)
+        if second != self._second:  # what the windows hold is by second
+            self._second = second
+            self._window.forget(now)
+            self._spent.forget(now)
         if self._open_until is not None and not self._act and now >= self._open_until:
             # Nothing was held back, so there is nothing to try: it watches again from nought.
             self._open_until = None

@@ -257,13 +257,13 @@ class Task(_Block):
         if runtime.act:
             raise BudgetExceeded(found, f"task {self.id} {_TOLD[found]}; end it")
 
-    def reserve(self, usd: float | None) -> float:
+    def reserve(self, usd: float | None, now: float) -> float:
         """Reserves an iteration's cost with the process; BudgetExceeded where nothing is left."""
         runtime = self._runtime
         if self._account is None:
             return 0.0
         most = None if usd is None else _number(usd)
-        reserved, may, opened = runtime.process.reserve(self._account, runtime.clock(), most)
+        reserved, may, opened = runtime.process.reserve(self._account, now, most)
         if opened:
             runtime.note_trip("process_spend", self._span)
         if not may:
@@ -389,9 +389,9 @@ class Iteration(_Block):
     def __enter__(self) -> Self:
         task, runtime = self._task, self._runtime
         task.may_go_on()
-        self._reserved = task.reserve(self._reserve_usd)
-        self.number, purpose = task.begin_turn()
         self._began = runtime.clock()
+        self._reserved = task.reserve(self._reserve_usd, self._began)
+        self.number, purpose = task.begin_turn()
         if not runtime.instrumented:
             attributes = {
                 "iteration.number": self.number,
