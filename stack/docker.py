@@ -47,6 +47,8 @@ class DockerStack(Stack):
         self._say("starting Docker Compose: the first time it fetches and builds images")
         # Returns once Prometheus is healthy, for which Grafana waits.
         await self._compose("up", "--detach", "--build")
+        if self._plan.demo:
+            await self._compose("run", "--rm", "-T", "demo-state")
         self._services += [Program(name, (), url=f"http://{LOOPBACK}:{port}") for name, port in _PAGES.items()]
         follow = asyncio.create_task(self._follow_pager())
         cleanup.callback(follow.cancel)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alert_rules.thresholds import Thresholds
-from stack import configure, programs
+from stack import configure, demo_state, programs
 from stack.pager import Message, Pager
 from stack.ports import LOOPBACK, Ports
 from stack.processes import Died, Processes, Program
@@ -114,6 +114,8 @@ class Stack:
         plan = self._plan
         with_collector, with_jaeger = COLLECTOR in plan.servers, JAEGER in plan.servers
         configure.write(plan.data, plan.ports, plan.thresholds, jaeger=with_jaeger)
+        if plan.demo:
+            demo_state.make(programs.state_file(plan.data))
         serving = await self._pager.serve(plan.ports.pager)
         cleanup.push_async_callback(serving.close)
         started = [

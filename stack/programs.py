@@ -58,13 +58,18 @@ def alertmanager(binary: Path, data: Path, ports: Ports) -> Program:
     return Program("alertmanager", command, ready=f"{url}/-/ready", url=url)
 
 
+def state_file(data: Path) -> Path:
+    """The controller's state."""
+    return data / "state" / "flags.json"
+
+
 def controller(data: Path, ports: Ports) -> Program:
     url = f"http://{LOOPBACK}:{ports.controller}"
     command = [
         *_SELF,
         "controller",
         *("--listen", f"{LOOPBACK}:{ports.controller}"),
-        *("--state", str(data / "state" / "flags.json")),
+        *("--state", str(state_file(data))),
         *("--token-file", str(data / "alertmanager" / "secrets" / "controller_token")),
         *("--prometheus", f"http://{LOOPBACK}:{ports.prometheus}"),
     ]

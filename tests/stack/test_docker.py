@@ -60,6 +60,18 @@ async def test_compose_is_started_with_secrets_made_and_stopped_at_the_end(
     assert "grafana: http://127.0.0.1:3000" in (tmp_path / "output.txt").read_text()
 
 
+async def test_with_the_simulated_agents_they_are_entered_in_the_controllers_state(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stack.docker.FOLDER", tmp_path / "secrets")
+    plan = Plan(servers={}, ports=Ports().moved(20_000), data=tmp_path, thresholds=load(None), break_after=None)
+    running = asyncio.create_task(docker.DockerStack(plan, PlainView((tmp_path / "output.txt").open("w"))).run())
+    while not engine.exists() or "run --rm -T demo-state" not in engine.read_text():
+        assert not running.done()
+        await asyncio.sleep(0.02)
+    running.cancel()
+
+
 async def test_what_compose_says_of_a_failure_is_told(stack: docker.DockerStack, tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     with pytest.raises(Died, match=r"(?s)docker compose up --detach --build failed.*no space left"):
