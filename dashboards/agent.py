@@ -272,7 +272,8 @@ def _outcomes(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Latency by task type",
             "P99 of the end-to-end time of the tasks ended in the last hour, by task type, and P50 (dashed). Normal "
-            "is 30 to 60 s; P99 above the line pages.",
+            "is 30 to 60 s; P99 of the whole agent above the line pages, where at least "
+            f"{thresholds.value('latency_min_count'):g} tasks were slow and not by chance.",
             Query(
                 _quantile(0.99, "agent_task_duration_seconds", TASK, "1h", "task_type"), "{{task_type}}", exemplars=True
             ),
@@ -468,7 +469,7 @@ def _cost(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
                 "{{task_type}}",
             ),
             Query(
-                f"{thresholds.value('cost_per_task_factor'):g} * max by (task_type) "
+                f"{thresholds.value('cost_per_task_factor')} * max by (task_type) "
                 f'(last_over_time(agent_task_type:cost_usd:mean7d{{{AGENT},task_type=~"$task_type"}}[20m]))',
                 "{{task_type}} limit",
             ),

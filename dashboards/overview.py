@@ -83,7 +83,8 @@ def _health(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         timeseries(
             "Latency over time",
             "P50 and P99 of the end-to-end time of ended tasks. Tasks of 30 to 60 s are normal; P99 above "
-            f"{minutes(thresholds.value('latency_p99_seconds'))} pages. The dots are traces: a click opens one.",
+            f"{minutes(thresholds.value('latency_p99_seconds'))} pages, where at least "
+            f"{thresholds.value('latency_min_count'):g} tasks were slow. The dots are traces: a click opens one.",
             *_recorded(rates.DURATION, {0.5: "P50", 0.99: "P99"}),
             Query(dots("agent_task_duration_seconds", AGENT), exemplars=True),
             unit="s",
@@ -182,7 +183,8 @@ def _tiles(thresholds: Thresholds, site: Site) -> list[gl.Panel]:
         stat(
             "Latency",
             "End-to-end time of the tasks that ended in the last hour. Normal is 30 to 60 s; P99 above "
-            f"{minutes(thresholds.value('latency_p99_seconds'))} pages.",
+            f"{minutes(thresholds.value('latency_p99_seconds'))} pages, where at least "
+            f"{thresholds.value('latency_min_count'):g} tasks were slow.",
             Query(_latency(0.5), "P50", now=True),
             Query(_latency(0.99), "P99", now=True),
             unit="s",

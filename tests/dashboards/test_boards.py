@@ -1,6 +1,7 @@
 """What holds for every dashboard: what a panel says, and what Grafana 13 needs of the JSON."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,12 @@ def values(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_generation_is_deterministic() -> None:
     assert dashboard_files(THRESHOLDS) == dashboard_files(THRESHOLDS)
+
+
+def test_a_limit_is_drawn_with_all_its_digits() -> None:
+    precise = replace(THRESHOLDS, agents={"*": {"cost_per_task_factor": 2.12345678}})
+
+    assert "2.12345678 * max by (task_type)" in dashboard_files(precise)["agent.json"]
 
 
 @EACH_BOARD
