@@ -4,6 +4,7 @@ import re
 import stat
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,34 @@ def test_the_collector_takes_its_configuration(name: str, tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def for_an_existing_collector() -> str:
+    page = (ROOT / "docs" / "existing-collector.md").read_text(encoding="utf-8")
+    return textwrap.dedent(page.partition("```yaml\n")[2].partition("```")[0])
+
+
+def test_the_collector_takes_what_the_documentation_adds_to_an_existing_one(tmp_path: Path) -> None:
+    collector = find(COLLECTOR)
+    if collector is None:
+        pytest.skip("no Collector here: tools/servers otelcol builds one")
+    config = tmp_path / "config.yml"
+    added = for_an_existing_collector().replace("/var/lib/otelcol", str(tmp_path / "queues"))
+    config.write_text(f"receivers: {{otlp: {{protocols: {{grpc: {{endpoint: 127.0.0.1:0}}}}}}}}\n{added}")
+    done = subprocess.run([collector, "validate", "--config", config], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_existing_collector_keeps_as_much_for_the_exporter_as_our_own() -> None:
+    own = yaml.safe_load(collector_config(exporters=["exporter:4317"], trace_stores={}))
+    added = yaml.safe_load(for_an_existing_collector())
+    queue, theirs = (
+        one["exporters"][name]["sending_queue"]
+        for one, name in ((own, "otlp_grpc/exporter"), (added, "otlp_grpc/oncall"))
+    )
+    for key in ("storage", "sizer", "queue_size", "num_consumers"):
+        assert theirs[key] == queue[key], key
+    assert added["extensions"]["file_storage"]["create_directory"] is True
 
 
 def test_local_routes_are_the_real_ones_but_for_the_address_of_pagerduty() -> None:
