@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,21 @@ def test_a_newcomer_sees_traffic_a_runaway_and_its_page_and_ctrl_c_leaves_nothin
     assert up.ended() == 0, up.said()
     assert up.children() == []
     assert list(up.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("up", [("--break-after", "5")], indirect=True)
+def test_the_controller_runs_dry_and_has_not_failed(up: Up) -> None:
+    up.until("AgentRunawayLoop fires")
+    address = f"http://127.0.0.1:{up.ports.controller}/metrics"
+    held = 'agent_controller_held_back_total{action="breaker",agent="support-agent",why="dry_run"} '
+    told = ""
+    while held not in told:
+        assert up.process.poll() is None, up.said()
+        told = urllib.request.urlopen(address, timeout=5).read().decode()
+        time.sleep(0.2)
+    failures = [line for line in told.splitlines() if line.startswith("agent_controller_failures_total{")]
+    assert failures
+    assert [line for line in failures if not line.endswith(" 0.0")] == []
 
 
 @pytest.mark.skipif(
