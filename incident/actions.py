@@ -37,10 +37,8 @@ def section(log: Log, store: Store, agent: str) -> Section:
         return Section([log.problem])
     found = Section()
     for at, entry in log.entries:
-        trigger = (entry.trigger or {}).get("alertname", "")
-        on = f" on {code(trigger)}" if trigger else ""
         found.lines.append(
-            f"- {told(at)} {code(entry.action)} by {plain(entry.who)}{on}: {plain(entry.why)} ({code(entry.id)})"
+            f"- {told(at)} {code(entry.action)} by {plain(entry.who)}: {plain(entry.why)} ({code(entry.id)})"
         )
         found.lines += [f"  - {plain(line)}" for line in differences(entry.before, entry.after)]
     if log.entries:
@@ -57,14 +55,28 @@ def section(log: Log, store: Store, agent: str) -> Section:
 
 
 def of_controller(past: Past) -> Section:
-    """How often the controller acted, and held back, as Prometheus knows it."""
+    """How often the controller acted, held back, and could not, as Prometheus knows it."""
     done = past.increases("agent_controller_actions_total", "action", "trigger")
     held = past.increases("agent_controller_held_back_total", "action", "why")
-    rows = [("done", code(action), code(why), count(n)) for (action, why), n in done.items()]
-    rows += [("held back", code(action), code(why), count(n)) for (action, why), n in held.items()]
-    if rows:
-        return Section(table(("controller", "action", "because of", "times"), rows, numbers=1))
-    return Section(["Prometheus tells of no action of the controller, and of none that it held back."])
+    failed = past.increases_of_all("agent_controller_failures_total", "action", "why")
+    rows = [
+        (what, code(action), code(why), count(n))
+        for what, counted in (("done", done), ("held back", held), ("could not", failed))
+        for (action, why), n in counted.items()
+    ]
+    if not rows:
+        return Section(
+            ["Prometheus tells of no action of the controller, of none that it held back, and of none that failed."]
+        )
+    section = Section(table(("controller", "action", "because of", "times"), rows, numbers=1))
+    if failed:
+        section.headline = f"The controller failed {_times(sum(failed.values()))}, counted over all agents."
+        section.say("What it could not do is counted for all agents together; its log names them.")
+    return section
+
+
+def _times(number: float) -> str:
+    return "once" if round(number) == 1 else f"{count(number)} times"
 
 
 def _in_force(state: State, agent: str) -> str:

@@ -41,11 +41,11 @@ class Past:
 
     def increases(self, name: str, *by: str) -> dict[tuple[str, ...], float]:
         """How much a counter grew in the window, by these labels."""
-        found: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        for series in self.counter(name):
-            key = tuple(series.labels.get(label, "") for label in by)
-            found[key] += increase(series.points, self._window.since)
-        return {key: grown for key, grown in sorted(found.items()) if grown > 0}
+        return self._grown(self.counter(name), by)
+
+    def increases_of_all(self, name: str, *by: str) -> dict[tuple[str, ...], float]:
+        """The same of a counter that does not tell agents apart."""
+        return self._grown(self._range(name, _COUNTER_POINTS, _COUNTER_STEP), by)
 
     def grown_since(self, name: str, since: float) -> float:
         """How much a counter grew from `since`, a moment of the window, to its end."""
@@ -93,6 +93,13 @@ class Past:
     def counter_step(self) -> float:
         """Seconds between two looks at a counter or a gauge."""
         return self._window.step(_COUNTER_POINTS, _COUNTER_STEP)
+
+    def _grown(self, counters: list[Series], by: tuple[str, ...]) -> dict[tuple[str, ...], float]:
+        found: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        for series in counters:
+            key = tuple(series.labels.get(label, "") for label in by)
+            found[key] += increase(series.points, self._window.since)
+        return {key: grown for key, grown in sorted(found.items()) if grown > 0}
 
     def _of(self) -> str:
         return f"{{agent={json.dumps(self._agent, ensure_ascii=False)}}}"

@@ -86,6 +86,8 @@ def night() -> Iterator[tuple[Labels, Samples]]:
     yield counter("agent_iterations_total", 0.2, 0, stop_reason="error", **model)
     yield counter("agent_iterations_total", 40, 0, stop_reason="tool_use", **model)
     yield counter("agent_breaker_trips_total", 0, 0.5, why="iterations")
+    failures = labels_of("agent_controller_failures_total", {"job": "controller", "action": "breaker", "why": "state"})
+    yield failures, (TIMES, [2.0 * (at > BROKEN + 60) for at in TIMES])
     yield active("AgentCostAnomaly", "pending", BROKEN + 60, BROKEN + 120, agent="support-agent", cause="cost")
     yield active("AgentCostAnomaly", "firing", BROKEN + 120, MENDED + 600, agent="support-agent", cause="cost")
     yield active("AgentRunawayLoop", "firing", BROKEN + 45, MENDED + 600, agent="support-agent", action="breaker")
@@ -156,6 +158,20 @@ def test_written_again_it_is_the_same(prometheus: str, state: Path, capsys: pyte
     one, other = (written(capsys, prometheus, "--state", str(state)) for _ in range(2))
 
     assert one == other
+
+
+def test_what_the_controller_could_not_do_is_told(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = written(capsys, prometheus)
+
+    assert "- The controller failed 2 times, counted over all agents." in report
+    assert "| could not | `breaker` | `state` | 2 |" in section(report, "Actions taken")
+
+
+def test_where_it_did_not_fail_nothing_is_said_of_it(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = written(capsys, prometheus, "--until", "2023-11-19T22:30Z")
+
+    assert "failed 2 times" not in report
+    assert "of none that it held back, and of none that failed." in section(report, "Actions taken")
 
 
 def test_it_goes_to_a_file_where_one_is_named(
