@@ -113,6 +113,15 @@ def test_the_tasks_counted_in_the_range_are_those_that_ended_in_it(incident: Inc
     assert every == pytest.approx(float(asked["value"][1]), rel=0.05)
 
 
+def test_the_cost_of_a_day_is_what_was_spent_up_to_now(incident: Incident) -> None:
+    shown = titled("overview", "Cost of a day")["targets"][0]
+    expr = 'sum(increase(agent_spend_usd_total{agent="support-agent"}[4h]))'
+
+    (drawn,) = answer(incident, shown)
+    (asked,) = answer(incident, {"expr": expr, "instant": True})
+    assert float(drawn["values"][-1][1]) == pytest.approx(float(asked["value"][1]), rel=0.12)
+
+
 def test_the_alerts_are_marked_in_the_graphs_since_the_incident_began(incident: Incident) -> None:
     (marks,) = [mark for mark in BOARDS["overview"]["annotations"]["list"] if mark["name"] == "Alerts"]
 
