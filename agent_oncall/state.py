@@ -96,8 +96,9 @@ class StateReader:
         if new.generation < self._state.generation:
             raise StateError(
                 "metadata.generation",
-                f"{new.generation} is older than {self._state.generation}, which was read before; a file that is put "
-                "back needs a higher generation",
+                f"{new.generation} is older than {self._state.generation}, which was read before"
+                f"{f' (a copy is in {self._last_good})' if self._last_good else ''}; a file that is put back needs a "
+                f"higher generation: agent-oncall state init --recover --generation {self._state.generation + 1}",
             )
         self._state = _never_closing(self._state, new)
 
