@@ -12,6 +12,8 @@ from cli.options import add_site_options, site, url, url_or_none
 from incident.report import Sources, UnknownAgent, write
 from incident.window import BadWindow, Window
 
+_WATCHDOG = "Watchdog"
+
 _EPILOG = """\
 examples:
   agent-oncall incident --alert AgentRunawayLoop --agent support-agent --since 2h
@@ -80,7 +82,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def run(options: argparse.Namespace) -> int:
-    found = {alert.name: alert for alert in alerts()}
+    # Watchdog always fires, about no agent.
+    found = {alert.name: alert for alert in alerts() if alert.name != _WATCHDOG}
+    if options.alert == _WATCHDOG:
+        return fail("incident", f"--alert {_WATCHDOG}: it always fires, about no agent: there is nothing to report on")
     if options.alert not in found:
         return fail(
             "incident", f"--alert {options.alert}: there is no such alert; there are {', '.join(sorted(found))}"
@@ -94,8 +99,7 @@ def run(options: argparse.Namespace) -> int:
             site(options),
             options.trace_url,
         )
-        # Watchdog always fires.
-        report = write(found[options.alert], options.agent, window, sources, [n for n in found if n != "Watchdog"])
+        report = write(found[options.alert], options.agent, window, sources, list(found))
         if options.output is None:
             print(report.text, end="")
         else:

@@ -13,7 +13,7 @@ _COVERED = 0.95
 
 
 def cost(past: Past, window: Window) -> Section:
-    """Spend, and how far it is above what the rules recorded as expected."""
+    """Spend, and how far it is above or below what the rules recorded as expected."""
     section = Section()
     spent = sum(past.increases("agent_spend_usd_total").values())
     rows = [("spent", usd(spent))]
@@ -30,8 +30,10 @@ def cost(past: Past, window: Window) -> Section:
                 spent = past.grown_since("agent_spend_usd_total", begun)
                 rows.append((f"of it since {told(begun)}, from when on expected spend is recorded", usd(spent)))
             usual = sum(value for _, value in expected) / len(expected) * seconds
-            rows += [("expected", usd(usual)), ("**above expected**", f"**{usd(spent - usual)}**")]
-            section.headline = f"It cost {usd(spent - usual)} above the {usd(usual)} expected."
+            side = "above" if spent >= usual else "below"
+            differs = usd(abs(spent - usual))
+            rows += [("expected", usd(usual)), (f"**{side} expected**", f"**{differs}**")]
+            section.headline = f"It cost {differs} {side} the {usd(usual)} expected."
             note = (
                 "Expected is, at each moment, the larger of what the agent's week and what the tasks started of late "
                 "make normal (`agent:spend_usd:expected`)."

@@ -68,7 +68,7 @@ def write(alert: Alert, agent: str, window: Window, sources: Sources, known_aler
     parts = [part for some in sections.values() for part in some]
     missing = tuple(dict.fromkeys(part.missing for part in parts if part.missing))
     lines = _head(alert, agent, window, sources.site)
-    lines += [f"- {part.headline}" for part in parts if part.headline]
+    lines += dict.fromkeys(f"- {part.headline}" for part in parts if part.headline)
     lines += [f"- Could not be asked: {plain(what)}" for what in missing]
     for title, some in sections.items():
         lines += ["", f"## {title}"]
@@ -80,7 +80,8 @@ def write(alert: Alert, agent: str, window: Window, sources: Sources, known_aler
 def _reach(server: Server | None, agent: str, window: Window) -> tuple[Past | None, Section]:
     """What Prometheus holds, or what to say in its stead."""
     if server is None:
-        return None, Section(["No Prometheus was asked: of this nothing is known."])
+        headline = "No Prometheus was asked: neither what fired nor what it cost is known."
+        return None, Section(["No Prometheus was asked: of this nothing is known."], headline=headline)
     past = Past(server, agent, window)
     try:
         agents = past.agents()

@@ -99,6 +99,11 @@ def night() -> Iterator[tuple[Labels, Samples]]:
     yield counter("agent_tasks_started_total", 2, 0, **others)
     yield counter("agent_spend_usd_total", 0.25, 0, purpose="progress", **{**model, **others})
 
+    thrifty = {"agent": "thrifty-agent", **stable}
+    yield counter("agent_tasks_started_total", 2, 0, **thrifty)
+    yield counter("agent_spend_usd_total", 0.25, 0, purpose="progress", **{**model, **thrifty})
+    yield series("agent:spend_usd:expected", lambda _: 0.5 / 60, basis="week", agent="thrifty-agent")
+
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -217,6 +222,24 @@ def test_where_expected_spend_is_not_recorded_no_difference_is_told(
     assert "above expected" not in cost
 
 
+def test_an_agent_that_cost_less_than_expected_is_told_below(
+    prometheus: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = written(capsys, prometheus, "--agent", "thrifty-agent")
+
+    assert "- It cost 30.00 USD below the 60.00 USD expected." in report
+    assert "| **below expected** | **30.00 USD** |" in section(report, "Cost")
+
+
+def test_without_a_prometheus_the_top_says_once_that_nothing_is_known(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = written(capsys, "", "--state", str(state))
+
+    assert report.count("- No Prometheus was asked: neither what fired nor what it cost is known.") == 1
+    assert "- The state was changed once" in report
+
+
 def test_without_an_audit_log_it_is_said_that_actions_are_not_known(
     prometheus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,8 +268,9 @@ def test_servers_that_do_not_answer_are_told_in_each_section_and_nothing_is_made
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--agent", "suport-agent"], "the agents there were: research-agent, support-agent"),
+        (["--agent", "suport-agent"], "the agents there were: research-agent, support-agent, thrifty-agent"),
         (["--alert", "AgentRunaway"], "--alert AgentRunaway: there is no such alert; there are AgentAbandonRateHigh,"),
+        (["--alert", "Watchdog"], "--alert Watchdog: it always fires, about no agent"),
         (["--since", "yesterday"], "--since yesterday: neither a duration such as 2h nor a time such as"),
         (["--since", "2023-11-20T01:00Z"], "begins at 2023-11-20 01:00:00, and the window ends at 2023-11-20 00:00:00"),
         (["--since", "36d"], "more than 35 days"),
