@@ -69,7 +69,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     state_option(servers)
     where = parser.add_argument_group("links")
-    add_site_options(where)
+    add_site_options(where, without_grafana=True)
     where.add_argument(
         "--trace-url",
         default="",

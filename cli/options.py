@@ -16,8 +16,8 @@ def add_rule_options(parser: argparse._ActionsContainer) -> None:
     add_site_options(parser)
 
 
-def add_site_options(parser: argparse._ActionsContainer) -> None:
-    """Where links lead."""
+def add_site_options(parser: argparse._ActionsContainer, *, without_grafana: bool = False) -> None:
+    """Where links lead. `without_grafana`: its address may be "", where there is none."""
     site = Site()
     parser.add_argument(
         "--runbook-url", default=site.runbooks, type=_base_url, metavar="URL", help="where docs/runbooks is served"
@@ -25,9 +25,9 @@ def add_site_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--grafana-url",
         default=site.grafana,
-        type=_base_url,
+        type=_base_url_or_none if without_grafana else _base_url,
         metavar="URL",
-        help="Grafana, as the alerts' links name it",
+        help="Grafana, as the alerts' links name it" + ("; '' for none" if without_grafana else ""),
     )
     parser.add_argument(
         "--traces-url",
@@ -67,6 +67,10 @@ def _base_url(text: str) -> str:
     if "?" in url(text) or "#" in text:
         raise argparse.ArgumentTypeError(f"{text!r} has a query or a fragment: paths are put behind it, leave them out")
     return text
+
+
+def _base_url_or_none(text: str) -> str:
+    return _base_url(text) if text else ""
 
 
 def _trace_search(text: str) -> str:

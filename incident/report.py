@@ -15,6 +15,9 @@ from incident.section import Section
 from incident.window import Window, lasted, told
 
 _MOST_EVENTS = 200
+_NO_LINKS = (
+    "No Grafana and no search of traces was named (`--grafana-url`, `--traces-url`): there are no links to them."
+)
 
 
 class UnknownAgent(Exception):
@@ -24,7 +27,7 @@ class UnknownAgent(Exception):
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where the report comes from; None for a server that is not to be asked. `trace_url` is a trace's address with
-    `{trace}` in it; "" is Grafana's Explore."""
+    `{trace}` in it; "" is Grafana's Explore. Where the site has no Grafana, what it would show has no link."""
 
     prometheus: Server | None
     alertmanager: Server | None
@@ -54,7 +57,8 @@ def write(alert: Alert, agent: str, window: Window, sources: Sources, known_aler
         except NoAnswer as error:
             return _unasked(error)
 
-    search = Section([f"{link('All traces of the agent', _search(sources.site, agent, window))}."])
+    address = _search(sources.site, agent, window)
+    search = Section([f"{link('All traces of the agent', address)}." if address else _NO_LINKS])
     sections = {
         "Timeline": [measured(lambda past: _timeline(past, alert, window, log, known_alerts))],
         "Cost": [measured(lambda past: figures.cost(past, window))],
@@ -101,11 +105,10 @@ def _unasked(error: NoAnswer) -> Section:
 
 def _head(alert: Alert, agent: str, window: Window, site: Site) -> list[str]:
     start, end = _milliseconds(window)
-    board = f"{site.grafana.rstrip('/')}/d/agent-oncall-overview?var-agent={quote(agent, safe='')}"
-    where = [
-        link("runbook", f"{site.runbooks.rstrip('/')}/{alert.runbook()}"),
-        link("dashboard", f"{board}&from={start}&to={end}"),
-    ]
+    where = [link("runbook", f"{site.runbooks.rstrip('/')}/{alert.runbook()}")]
+    if site.grafana:
+        board = f"{site.grafana.rstrip('/')}/d/agent-oncall-overview?var-agent={quote(agent, safe='')}"
+        where.append(link("dashboard", f"{board}&from={start}&to={end}"))
     what = f"{alert.severity}, cause {code(alert.cause)}"
     what += f", action {code(str(alert.action))}" if alert.action else ""
     return [
@@ -155,19 +158,22 @@ def _traces(past: Past, sources: Sources, window: Window) -> Section:
         return Section(["Prometheus has no exemplar of this time (`agent-oncall check` says whether it stores them)."])
     start, end = _milliseconds(window)
 
-    def url(trace: str) -> str:
+    def linked(trace: str) -> str:
         if sources.trace_url:
-            return sources.trace_url.replace("{trace}", trace)
-        return links.explore(sources.site.grafana, trace, start, end)
+            return link(code(trace), sources.trace_url.replace("{trace}", trace))
+        if sources.site.grafana:
+            return link(code(trace), links.explore(sources.site.grafana, trace, start, end))
+        return code(trace)
 
-    rows = [(link(code(trace.id), url(trace.id)), told(trace.at), trace.why) for trace in picked]
+    rows = [(linked(trace.id), told(trace.at), trace.why) for trace in picked]
     return Section(table(("trace", "UTC", "what"), rows))
 
 
 def _search(site: Site, agent: str, window: Window) -> str:
+    """Where all traces of the agent are; "" where nothing shows them."""
     if site.traces:
         return site.traces.replace(links.AGENT, quote(agent, safe=""))
-    return links.explore(site.grafana, links.spans_of(agent), *_milliseconds(window))
+    return links.explore(site.grafana, links.spans_of(agent), *_milliseconds(window)) if site.grafana else ""
 
 
 def _milliseconds(window: Window) -> tuple[str, str]:

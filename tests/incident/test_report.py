@@ -240,6 +240,22 @@ def test_without_a_prometheus_the_top_says_once_that_nothing_is_known(
     assert "- The state was changed once" in report
 
 
+def test_without_a_grafana_nothing_links_to_one(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = written(capsys, prometheus, "--grafana-url", "")
+
+    assert re.findall(r"\]\(([^)]*)\)", report.partition("## Alertmanager")[0]) == [
+        "https://github.com/agent-oncall/agent-oncall/blob/main/docs/runbooks/AgentRunawayLoop.md"
+    ]
+    assert "there are no links to them" in section(report, "Traces")
+
+
+def test_without_a_grafana_traces_elsewhere_are_linked(prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+    jaeger = "http://127.0.0.1:16686/search?service={agent}"
+    report = written(capsys, prometheus, "--grafana-url", "", "--traces-url", jaeger)
+
+    assert "(http://127.0.0.1:16686/search?service=support-agent)" in section(report, "Traces")
+
+
 def test_without_an_audit_log_it_is_said_that_actions_are_not_known(
     prometheus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
