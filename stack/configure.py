@@ -15,16 +15,22 @@ SCRAPE_INTERVAL = "5s"
 """Shorter than in production (15s), so that one sees at once what happens."""
 
 
+def jaeger_search(ports: Ports) -> str:
+    """The search of an agent's traces in Jaeger."""
+    return f"http://{LOOPBACK}:{ports.jaeger}/search?service={{agent}}"
+
+
 def write(data: Path, ports: Ports, thresholds: Thresholds, *, jaeger: bool = False) -> None:
     """Writes what Prometheus, Alertmanager, the Collector and the controller read into the folder `data`.
 
-    With `jaeger`, the Collector sends the traces there as well.
+    With `jaeger`, the Collector sends the traces there as well, and the alerts link to them there.
     """
     rules = data / "prometheus" / "rules"
     rules.mkdir(parents=True, exist_ok=True)
     for old in rules.glob("*.yml"):
         old.unlink()
-    for name, text in rule_files(thresholds, Site()).items():
+    site = Site(traces=jaeger_search(ports)) if jaeger else Site()
+    for name, text in rule_files(thresholds, site).items():
         (rules / name).write_text(text, encoding="utf-8")
     prometheus = prometheus_config(
         exporters=[f"{LOOPBACK}:{ports.metrics}"],

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import shlex
 import signal
 import time
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ class Stack:
         self._alerts: dict[tuple[str, str], AlertNow] = {}
         self._broken_at: float | None = None
         self._break_at = math.inf
+        self._report = ""
         self._orders: asyncio.Queue[str] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -113,7 +115,9 @@ class Stack:
     async def _start_services(self, cleanup: AsyncExitStack) -> None:
         plan = self._plan
         with_collector, with_jaeger = COLLECTOR in plan.servers, JAEGER in plan.servers
-        configure.write(plan.data, plan.ports, plan.thresholds, jaeger=with_jaeger)
+        # Only a Collector sends traces on.
+        traced = with_collector and with_jaeger
+        configure.write(plan.data, plan.ports, plan.thresholds, jaeger=traced)
         if plan.demo:
             demo_state.make(programs.state_file(plan.data))
         serving = await self._pager.serve(plan.ports.pager)
@@ -135,6 +139,11 @@ class Stack:
                 self._services.append(program)
         if plan.missing:
             self._say(plan.missing)
+        self._say(
+            "no Grafana runs here: the alerts' links to dashboards"
+            f"{'' if traced else ' and traces'} lead nowhere" + (", those to traces to Jaeger" if traced else "")
+        )
+        self._report = _report_command(plan, jaeger=traced)
 
     async def _close(self) -> None:
         self._say("stopping")
@@ -175,6 +184,9 @@ class Stack:
                 "" if self._broken_at is None else f", {message.received - self._broken_at:.0f} s after the tool broke"
             )
             self._say(f"PagerDuty pages{after}: {message.summary}", "bad")
+            if self._report:
+                self._say(f"a report: {self._report}")
+                self._report = ""
 
     def _say(self, text: str, kind: str = "info") -> None:
         self._events.append(Event(time.time(), text, kind))
@@ -204,3 +216,19 @@ class Stack:
             wait = max(0, self._break_at - time.time())
             return f"Ordinary work. A tool breaks by itself in {wait:.0f} s; b breaks it now."
         return "Ordinary work. b breaks a tool."
+
+
+def _report_command(plan: Plan, *, jaeger: bool) -> str:
+    """The command that reports on the demo's incident, as far back as the stack runs."""
+    ports = plan.ports
+    words = [
+        "agent-oncall incident --alert AgentRunawayLoop --agent support-agent --since 15m",
+        f"--prometheus http://{LOOPBACK}:{ports.prometheus} --alertmanager http://{LOOPBACK}:{ports.alertmanager}",
+        f"--state {shlex.quote(str(programs.state_file(plan.data)))} --grafana-url ''",
+    ]
+    if jaeger:
+        words.append(
+            f"--traces-url '{configure.jaeger_search(ports)}' "
+            f"--trace-url 'http://{LOOPBACK}:{ports.jaeger}/trace/{{trace}}'"
+        )
+    return " ".join(words) if plan.demo else ""

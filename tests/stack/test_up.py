@@ -1,6 +1,8 @@
 """`agent-oncall up` as a person has it: the command, its output, the servers behind it, and nothing left after it."""
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cli.main import main
 from stack import servers
 from tests.stack.up import Up, get
 
@@ -27,13 +30,23 @@ def up(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Up]:
 
 
 @pytest.mark.parametrize("up", [("--break-after", "5")], indirect=True)
-def test_a_newcomer_sees_traffic_a_runaway_and_its_page_and_ctrl_c_leaves_nothing(up: Up) -> None:
+def test_a_newcomer_sees_traffic_a_runaway_and_its_page_and_ctrl_c_leaves_nothing(
+    up: Up, capsys: pytest.CaptureFixture[str]
+) -> None:
     up.until("PagerDuty pages")
     said = up.said()
     assert said.index("start to work") < said.index("tool lookup_order breaks") < said.index("PagerDuty pages")
     pages = get(f"http://127.0.0.1:{up.ports.pager}/api/pages")
     assert [page["service"] for page in pages["open"]] == ["pagerduty"]
     assert "support-agent" in pages["open"][0]["summary"]
+
+    assert "no Grafana runs here" in said
+    up.until("a report: ")
+    (command,) = re.findall("a report: agent-oncall (.*)", up.said())
+    assert main(shlex.split(command)) == 0
+    report = capsys.readouterr().out
+    assert "`AgentRunawayLoop` fired at" in report
+    assert "127.0.0.1:3000" not in report
 
     up.process.send_signal(signal.SIGINT)
     assert up.ended() == 0, up.said()
