@@ -185,9 +185,15 @@ def _backfill(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    tsdb: Path = options.tsdb
+    if not tsdb.parent.is_dir():
+        print(f"agent-oncall demo: --tsdb {tsdb}: there is no folder {tsdb.parent}: is it mistyped?", file=sys.stderr)
+        return 2
+    if not tsdb.exists():
+        print(f"agent-oncall demo: {tsdb} is created: no Prometheus has used it yet", file=sys.stderr)
     try:
         fill(
-            options.tsdb,
+            tsdb,
             _scenario(options),
             load(options.thresholds),
             days=options.backfill,

@@ -39,7 +39,7 @@ examples:
   agent-oncall up                         see it work
   agent-oncall up --no-demo               for your own agents: send OTLP to 127.0.0.1:4317
   agent-oncall up --backfill 8d           with a week of history, made before the start in a minute or two
-  agent-oncall up --port-offset 10000     the same services on 14317, 14318, 19464, 19090, 19093 and 19095
+  agent-oncall up --port-offset 10000     the same services on 14317, 14318, 19464, 19090, 19093, 19095 and 19465
 exit codes: 0 stopped by you, 1 a process failed, 2 it could not start as asked
 """
 

@@ -1,9 +1,11 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cli.main import main
 from tests.demo.receiver import Receiver
 from tests.stack.ports import free_ports
 
@@ -84,3 +86,21 @@ def test_a_history_that_cannot_be_made_is_refused(arguments: tuple[str, ...], to
     done = subprocess.run(demo(*arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+def test_a_mistyped_folder_for_history_is_not_made(tmp_path: Path) -> None:
+    tsdb = tmp_path / "none" / "deep"
+    done = subprocess.run(
+        demo("normal", "--backfill", "8d", "--tsdb", str(tsdb)), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"--tsdb {tsdb}: there is no folder {tsdb.parent}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_for_history_that_is_new_is_said_to_be_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stack.history.fill", lambda *arguments, **options: None)
+    assert main(["demo", "normal", "--backfill", "8d", "--tsdb", str(tmp_path / "data")]) == 0
+    assert f"{tmp_path / 'data'} is created" in capsys.readouterr().err

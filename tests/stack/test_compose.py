@@ -64,6 +64,10 @@ def test_the_image_is_built_of_exactly_the_packages_of_the_project() -> None:
     assert let_through == {*packages, "pyproject.toml", "uv.lock", "README.md"}
 
 
+def test_a_scenario_that_has_come_to_its_end_is_not_begun_again() -> None:
+    assert services()["demo"]["restart"] == "on-failure"
+
+
 def test_every_port_is_published_on_the_loopback_interface_alone() -> None:
     ports = [port for service in services().values() for port in service.get("ports", ())]
     assert ports
