@@ -5,14 +5,13 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from alert_rules.generate import alerts, groups
 from alert_rules.thresholds import BadThreshold, Thresholds, load
 from check import alertmanager, others, prometheus
 from check.findings import Finding
 from check.server import NoAnswer, Server
-from cli.options import add_rule_options, site, url, url_or_none
+from cli.options import add_access_options, add_rule_options, add_server_options, site, token, url
 
 _EPILOG = """\
 examples:
@@ -39,32 +38,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     servers = parser.add_argument_group("servers")
-    servers.add_argument(
-        "--prometheus",
-        default="http://127.0.0.1:9090",
-        type=url_or_none,
-        metavar="URL",
-        help="default: %(default)s; Mimir and Thanos with the path before /api/v1; '' for none",
-    )
-    servers.add_argument(
-        "--alertmanager",
-        default="http://127.0.0.1:9093",
-        type=url_or_none,
-        metavar="URL",
-        help="default: %(default)s; '' for none",
-    )
+    add_server_options(servers)
     servers.add_argument("--grafana", type=url, metavar="URL", help="not checked unless given")
     servers.add_argument(
         "--exporter", action="append", type=url, metavar="URL", help="its metrics address; may be given several times"
     )
     servers.add_argument("--controller", type=url, metavar="URL", help="not checked unless given")
-    for name in ("prometheus", "alertmanager", "grafana"):
-        servers.add_argument(
-            f"--{name}-token-file", type=Path, metavar="FILE", help=f"holds the bearer token that {name} asks for"
-        )
-    servers.add_argument(
-        "--tenant", default="", metavar="NAME", help="Mimir's tenant, told to Prometheus and Alertmanager"
-    )
+    add_access_options(servers, "prometheus", "alertmanager", "grafana")
     parser.add_argument(
         "--without",
         action="append",
@@ -79,9 +59,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def run(options: argparse.Namespace) -> int:
     try:
         thresholds = load(options.thresholds)
-        tokens = {
-            name: _token(getattr(options, f"{name}_token_file")) for name in ("prometheus", "alertmanager", "grafana")
-        }
+        tokens = {name: token(options, name) for name in ("prometheus", "alertmanager", "grafana")}
     except (BadThreshold, OSError) as error:
         print(f"check: {error}", file=sys.stderr)
         return 2
@@ -116,7 +94,3 @@ def _findings(options: argparse.Namespace, thresholds: Thresholds, tokens: dict[
         from dashboards.generate import dashboard_files
 
         yield from others.grafana(Server(options.grafana, tokens["grafana"]), dashboard_files(thresholds))
-
-
-def _token(file: Path | None) -> str:
-    return file.read_text(encoding="utf-8").strip() if file else ""

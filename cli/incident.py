@@ -8,7 +8,7 @@ from pathlib import Path
 from alert_rules.generate import alerts
 from check.server import Server
 from cli.common import fail, state_option, store_of
-from cli.options import add_site_options, site, url, url_or_none
+from cli.options import add_access_options, add_server_options, add_site_options, site, token, url
 from incident.report import Sources, UnknownAgent, write
 from incident.window import BadWindow, Window
 
@@ -46,27 +46,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("--until", default="", metavar="WHEN", help="likewise, before now; now unless given")
     parser.add_argument("--output", type=Path, metavar="FILE", help="standard output unless given")
     servers = parser.add_argument_group("servers")
-    servers.add_argument(
-        "--prometheus",
-        default="http://127.0.0.1:9090",
-        type=url_or_none,
-        metavar="URL",
-        help="default: %(default)s; Mimir and Thanos with the path before /api/v1; '' for none",
-    )
-    servers.add_argument(
-        "--alertmanager",
-        default="http://127.0.0.1:9093",
-        type=url_or_none,
-        metavar="URL",
-        help="default: %(default)s; '' for none",
-    )
-    for name in ("prometheus", "alertmanager"):
-        servers.add_argument(
-            f"--{name}-token-file", type=Path, metavar="FILE", help=f"holds the bearer token that {name} asks for"
-        )
-    servers.add_argument(
-        "--tenant", default="", metavar="NAME", help="Mimir's tenant, told to Prometheus and Alertmanager"
-    )
+    add_server_options(servers)
+    add_access_options(servers, "prometheus", "alertmanager")
     state_option(servers)
     where = parser.add_argument_group("links")
     add_site_options(where, without_grafana=True)
@@ -113,9 +94,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _server(options: argparse.Namespace, name: str) -> Server | None:
     address: str = getattr(options, name)
-    file: Path | None = getattr(options, f"{name}_token_file")
-    token = file.read_text(encoding="utf-8").strip() if file else ""
-    return Server(address, token, options.tenant) if address else None
+    bearer = token(options, name)
+    return Server(address, bearer, options.tenant) if address else None
 
 
 def _trace(text: str) -> str:

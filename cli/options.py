@@ -44,6 +44,41 @@ def site(options: argparse.Namespace) -> Site:
     return Site(runbooks=options.runbook_url, grafana=options.grafana_url, traces=options.traces_url)
 
 
+def add_server_options(parser: argparse._ActionsContainer) -> None:
+    """The servers that are asked unless told otherwise."""
+    parser.add_argument(
+        "--prometheus",
+        default="http://127.0.0.1:9090",
+        type=url_or_none,
+        metavar="URL",
+        help="default: %(default)s; Mimir and Thanos with the path before /api/v1; '' for none",
+    )
+    parser.add_argument(
+        "--alertmanager",
+        default="http://127.0.0.1:9093",
+        type=url_or_none,
+        metavar="URL",
+        help="default: %(default)s; '' for none",
+    )
+
+
+def add_access_options(parser: argparse._ActionsContainer, *servers: str) -> None:
+    """What these servers, by their options' names, ask for before they answer."""
+    for name in servers:
+        parser.add_argument(
+            f"--{name}-token-file", type=Path, metavar="FILE", help=f"holds the bearer token that {name} asks for"
+        )
+    parser.add_argument(
+        "--tenant", default="", metavar="NAME", help="Mimir's tenant, told to Prometheus and Alertmanager"
+    )
+
+
+def token(options: argparse.Namespace, server: str) -> str:
+    """The token that `add_access_options` asked a file for, "" without one. Raises OSError."""
+    file: Path | None = getattr(options, f"{server}_token_file")
+    return file.read_text(encoding="utf-8").strip() if file else ""
+
+
 def url(text: str) -> str:
     """A web address, for argparse. Raises ArgumentTypeError, which argparse shows with the option's name."""
     try:

@@ -371,6 +371,14 @@ async def test_a_rollback_that_a_person_took_back_is_not_repeated_and_status_say
         assert f"since ann took that back by {undo.id}" in capsys.readouterr().out
 
 
+def two_rollouts(state: State) -> State:
+    """A rollout of `support`, and one of a second agent, `other`."""
+    state = actions.add_agent(state, "other", BUNDLE)
+    for name in ("other", "support"):
+        state = rollouts.start(state, name, replace(BUNDLE, max_iter=9), DEFAULT, now=START)
+    return state
+
+
 class Failing(Judged):
     """A judge that one agent's rollout is too much for."""
 
@@ -382,14 +390,7 @@ class Failing(Judged):
 
 async def test_a_rollout_that_can_not_be_judged_holds_up_no_other(tmp_path: Path) -> None:
     async with site(tmp_path) as at:
-
-        def two(state: State) -> State:
-            state = actions.add_agent(state, "other", BUNDLE)
-            for name in ("other", "support"):
-                state = rollouts.start(state, name, replace(BUNDLE, max_iter=9), DEFAULT, now=START)
-            return state
-
-        at.store.change(two, action="x", agent="", who="ann", why="x")
+        at.store.change(two_rollouts, action="x", agent="", who="ann", why="x")
         at.server._judge = Failing(Verdict(Decision.ROLL_BACK, ("x3.5",), hard=True))  # type: ignore[assignment]
         at.server.judge()
         assert "canary" not in actions.config_of(at.store.read(), "support").variants
@@ -399,14 +400,12 @@ async def test_a_rollout_that_can_not_be_judged_holds_up_no_other(tmp_path: Path
 async def test_a_rollout_whose_metadata_was_spoilt_by_hand_holds_up_no_other(tmp_path: Path) -> None:
     async with site(tmp_path) as at:
 
-        def two(state: State) -> State:
-            state = actions.add_agent(state, "other", BUNDLE)
-            for name in ("other", "support"):
-                state = rollouts.start(state, name, replace(BUNDLE, max_iter=9), DEFAULT, now=START)
+        def spoilt(state: State) -> State:
+            state = two_rollouts(state)
             config = actions.config_of(state, "other")
             return actions.with_config(state, "other", replace(config, metadata={**config.metadata, "plan": "5,x"}))
 
-        at.store.change(two, action="x", agent="", who="ann", why="x")
+        at.store.change(spoilt, action="x", agent="", who="ann", why="x")
         at.server._judge = Judged(Verdict(Decision.HOLD, ("wait",)))  # type: ignore[assignment]
         at.server.judge()
         assert await at.sample('agent_rollout_verdict{agent="support",rollout="r3",stage="5"}') == 0
