@@ -1,5 +1,6 @@
 """Asks a server over HTTP."""
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -46,6 +47,8 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 raise NoAnswer(url, f"answers {error.code} {error.reason}", error.code) from None
+        except http.client.HTTPException as error:
+            raise NoAnswer(url, f"does not answer in HTTP: {error!r}") from None
         except (OSError, ValueError) as error:
             raise NoAnswer(url, f"does not answer: {getattr(error, 'reason', error)}") from None
 
